@@ -1,0 +1,39 @@
+"""geventhuey: a task queue for I/O-heavy Python on gevent and Redis, with Huey's API."""
+
+from geventhuey.api import Huey, MemoryHuey, RedisHuey
+from geventhuey.clock import Clock, ManualClock
+from geventhuey.crontab import crontab
+from geventhuey.exceptions import (
+    ConfigurationError,
+    DataStoreGetException,
+    DataStorePutException,
+    DataStoreTimeout,
+    EnqueueOutcomeUnknown,
+    QueueException,
+    QueueReadException,
+    QueueRemoveException,
+    QueueWriteException,
+    ResultConsumed,
+    ResultTimeout,
+    ScheduleAddException,
+    ScheduleReadException,
+    SerializationError,
+    TaskException,
+    TaskInterrupted,
+    TaskLost,
+    TaskRevoked,
+)
+from geventhuey.result import TaskResultWrapper
+from geventhuey.task import PeriodicQueueTask, QueueTask
+
+__version__ = '0.1.0'
+
+#: The name that later versions of Huey use.
+Result = TaskResultWrapper
+
+__all__ = [
+    'Clock', 'ConfigurationError', 'DataStoreGetException', 'DataStorePutException', 'DataStoreTimeout', 'EnqueueOutcomeUnknown', 'Huey',
+    'ManualClock', 'MemoryHuey', 'PeriodicQueueTask', 'QueueException', 'QueueReadException', 'QueueRemoveException', 'QueueTask',
+    'QueueWriteException', 'RedisHuey', 'Result', 'ResultConsumed', 'ResultTimeout', 'ScheduleAddException', 'ScheduleReadException',
+    'SerializationError', 'TaskException', 'TaskInterrupted', 'TaskLost', 'TaskResultWrapper', 'TaskRevoked', 'crontab',
+]

@@ -1,0 +1,456 @@
+"""Huey: the application. Its decorators make tasks; its methods enqueue, revoke and look at them."""
+
+from __future__ import annotations
+
+import atexit
+import datetime
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from geventhuey.clock import Clock, to_datetime, to_timestamp
+from geventhuey.exceptions import (
+    ConfigurationError,
+    DataStoreGetException,
+    DataStorePutException,
+    EnqueueOutcomeUnknown,
+    MessageError,
+    QueueException,
+    QueueReadException,
+    QueueWriteException,
+    ScheduleAddException,
+    ScheduleReadException,
+    StorageError,
+    StorageOutcomeUnknown,
+)
+from geventhuey.executor import Executor, Outcome
+from geventhuey.function import PeriodicFunction, TaskFunction
+from geventhuey.lease import HandLease
+from geventhuey.message import PERIODIC, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message, check_name
+from geventhuey.result import EagerTaskResult, TaskResultWrapper
+from geventhuey.revocation import Revocations, field_of
+from geventhuey.serializer import Serializer, serializer as serializer_of
+from geventhuey.storage.base import BaseStorage, Delivery, Keep, NoteError, Settlement
+from geventhuey.storage.memory import MemoryStorage
+from geventhuey.task import (
+    MAX_DELAY,
+    MAX_RETRIES,
+    PeriodicQueueTask,
+    QueueTask,
+    TaskRegistry,
+    ValidateDatetime,
+    check_number,
+    check_task_id,
+    task_class,
+)
+
+if TYPE_CHECKING:
+    from geventhuey.consumer import Consumer
+
+T = TypeVar('T')
+
+#: Seconds that results and revocations are kept for by default.
+WEEK = 7 * 86400.0
+DEFAULT_QUEUE = 'default'
+
+
+class Huey:
+    """An application: its tasks, its queue, its results. Use ``RedisHuey``, ``MemoryHuey`` or a subclass with ``get_storage``.
+
+    :param name: 1 to 128 of ``A-Z a-z 0-9 _ . : -``; producers and consumers that share it share the queue.
+    :param result_store: keep what tasks return; without it, calls return None.
+    :param events: consumers announce what they do to those who listen.
+    :param store_none: keep a result also when it is None.
+    :param always_eager: run every task at the call, in the caller; also named ``immediate``.
+    :param store_errors: keep errors, in the error list and for ``get``.
+    :param blocking: ``dequeue()`` waits for a task. (Consumers always block and never poll.)
+    :param utc: what the application calls its own time: UTC, or local time.
+    :param serializer: ``'pickle'`` (restricted), ``'pickle-any'``, or an object with dumps, loads and allow.
+    :param result_ttl: seconds that results are kept for; None for ever.
+    :param clock: for tests: a ``ManualClock``.
+    :param storage_kwargs: for the storage.
+    :raises ConfigurationError: a name or setting is wrong (it is a ValueError, too).
+    """
+
+    def __init__(self, name: str = 'huey', result_store: bool = True, events: bool = True, store_none: bool = False,
+                 always_eager: bool = False, store_errors: bool = True, blocking: bool = False, *, results: bool | None = None,
+                 immediate: bool | None = None, utc: bool = True, serializer: str | Serializer = 'pickle',
+                 result_ttl: float | None = WEEK, clock: Clock | None = None, **storage_kwargs: Any) -> None:
+        self.name = check_name('the name', name)
+        self.result_store = result_store if results is None else results
+        self.events = events
+        self.store_none = store_none
+        self.always_eager = always_eager if immediate is None else immediate
+        self.store_errors = store_errors
+        self.blocking = blocking
+        self.utc = utc
+        self.serializer = serializer_of(serializer)
+        self.result_ttl = None if result_ttl is None else float(check_number('result_ttl', result_ttl, MAX_DELAY)) or None
+        self.clock = clock or Clock()
+        self.registry = TaskRegistry(self.serializer, self.clock)
+        self.storage: BaseStorage = self.get_storage(**storage_kwargs)
+        self.revocations = Revocations(self.storage, self.clock, WEEK)
+        self._hand: HandLease | None = None
+
+    @staticmethod
+    def from_url(url: str, name: str = 'huey', **settings: Any) -> Huey:
+        """The application at a URL: ``redis://``, ``rediss://``, ``unix://`` or ``memory://``."""
+        scheme = url.partition('://')[0]
+        if scheme == 'memory':
+            return MemoryHuey(name, **settings)
+        if scheme in ('redis', 'rediss', 'unix'):
+            return RedisHuey(name, url=url, **settings)
+        raise ConfigurationError(f'a URL that begins with {scheme!r} is not understood: use redis://, rediss://, unix:// or memory://')
+
+    def get_storage(self, **storage_kwargs: Any) -> BaseStorage:
+        """The storage; override it in a subclass."""
+        raise NotImplementedError('Storage API not implemented in the base Huey class. Use `RedisHuey` or `MemoryHuey` instead.')
+
+    @property
+    def immediate(self) -> bool:
+        """Another name for ``always_eager``."""
+        return self.always_eager
+
+    @immediate.setter
+    def immediate(self, value: bool) -> None:
+        self.always_eager = value
+
+    @property
+    def results(self) -> bool:
+        """Another name for ``result_store``."""
+        return self.result_store
+
+    # -- decorators -----------------------------------------------------------------------------------------
+
+    def task(self, retries: int = 0, retry_delay: float = 0, retries_as_argument: bool = False, include_task: bool = False,
+             name: str | None = None, context: bool = False) -> Callable[[Callable[..., Any]], TaskFunction]:
+        """Calls of the decorated function become tasks.
+
+        :param retries: how often a task is run again after a failure.
+        :param retry_delay: seconds between a failure and the next run.
+        :param retries_as_argument: the function gets the retries that are left as ``retries``.
+        :param include_task: the function gets the task as ``task``; also named ``context``.
+        :param name: the task's name; by default the module and the function's name.
+        """
+        if callable(retries):
+            raise TypeError('write @huey.task() with its parentheses')
+        check_number('retries', retries, MAX_RETRIES, int)
+        check_number('retry_delay', retry_delay, MAX_DELAY)
+
+        def decorate(func: Callable[..., Any]) -> TaskFunction:
+            cls = task_class(_plain_function(func), name, retries_as_argument, include_task or context)
+            return TaskFunction(self, func, self.registry.register(cls), retries, retry_delay)
+        return decorate
+
+    def periodic_task(self, validate_datetime: ValidateDatetime,
+                      name: str | None = None) -> Callable[[Callable[..., Any]], PeriodicFunction]:
+        """Consumers run the decorated function in every minute for which ``validate_datetime(datetime)`` is true.
+
+        It runs once per minute, however many consumers there are, and takes no arguments.  A call of it stays a call.
+        """
+        if not callable(validate_datetime):
+            raise TypeError(f'validate_datetime must be callable, such as crontab(minute="0"); not {validate_datetime!r}')
+
+        def decorate(func: Callable[..., Any]) -> PeriodicFunction:
+            cls = task_class(_plain_function(func), name, validate_datetime=validate_datetime)
+            required = [parameter.name for parameter in inspect.signature(func).parameters.values()
+                        if parameter.default is parameter.empty and parameter.kind in (0, 1, 3)]
+            if required:
+                raise ConfigurationError(f'{cls.task_name}: a periodic task takes no arguments, but {", ".join(required)} is required')
+            return PeriodicFunction(self, func, self.registry.register(cls))
+        return decorate
+
+    def allow(self, cls: type[T]) -> type[T]:
+        """Objects of this class may be arguments and results; usable as a decorator."""
+        return self.serializer.allow(cls)
+
+    # -- tasks on their way ---------------------------------------------------------------------------------
+
+    def enqueue(self, task: QueueTask) -> Any:
+        """The task is in its queue, or in the schedule until its ``execute_time``.
+
+        Returns a TaskResultWrapper, or None without a result store.
+
+        :raises SerializationError: an argument cannot travel; the text names it.
+        :raises EnqueueOutcomeUnknown: the connection broke on the way; it may have been enqueued.
+        :raises QueueWriteException: the storage cannot be reached, or refused; it has not been enqueued.
+        """
+        if self.always_eager:
+            return self._run_eagerly(task)
+        if task.eta is not None and task.eta > self.clock.now():
+            return self.add_schedule(task)
+        message = self._message(task)
+        try:
+            self.storage.enqueue((message,))
+        except StorageOutcomeUnknown as exc:
+            raise EnqueueOutcomeUnknown(f'{task!r} may have been enqueued, or not: {exc}', task.task_id) from exc
+        except StorageError as exc:
+            raise QueueWriteException(f'{type(exc).__name__}: {exc}') from exc
+        return self._wrapper(task)
+
+    def add_schedule(self, task: QueueTask, delay: float | None = None) -> Any:
+        """The task is in the schedule, due at its ``execute_time``, or ``delay`` seconds from now; at once with neither."""
+        if self.always_eager:
+            return self._run_eagerly(task)
+        if delay is not None:
+            task.eta = self.clock.now() + delay
+        message = self._message(task)
+        try:
+            if delay is not None:
+                self.storage.schedule(message, delay=delay)
+            else:
+                self.storage.schedule(message, due=task.eta or 0.0)
+        except StorageOutcomeUnknown as exc:
+            raise EnqueueOutcomeUnknown(f'{task!r} may have been scheduled, or not: {exc}', task.task_id) from exc
+        except StorageError as exc:
+            raise ScheduleAddException(f'{type(exc).__name__}: {exc}') from exc
+        return self._wrapper(task)
+
+    def _message(self, task: QueueTask) -> Message:
+        if not isinstance(task, QueueTask):
+            raise TypeError(f'a task is needed, not {task!r}')
+        if not task.importable and not self.storage.in_process:
+            raise ConfigurationError(f'{task.task_name} is defined where no consumer can import it: put it into a module, '
+                                     f'or give it a name that both sides use: @huey.task(name="...")')
+        if task.task_name not in self.registry:
+            raise ConfigurationError(f'{task!r} is not registered: use huey.registry.register({type(task).__name__})')
+        if isinstance(task, PeriodicQueueTask):
+            return self.registry.message(task, PERIODIC)
+        return self.registry.message(task, WANTS_RESULT if self.result_store else 0)
+
+    def _wrapper(self, task: QueueTask) -> TaskResultWrapper | None:
+        return TaskResultWrapper(self, task) if self.result_store else None
+
+    def _run_eagerly(self, task: QueueTask) -> TaskResultWrapper | None:
+        self.registry.message(task)         # what could not travel in production is refused here, too
+        value = task.execute()
+        return EagerTaskResult(self, task, value) if self.result_store else None
+
+    # -- by hand --------------------------------------------------------------------------------------------
+
+    def dequeue(self) -> QueueTask | None:
+        """The next task of the queue, held by this process until ``execute`` or ``close``; None when there is none.
+
+        With ``blocking`` it waits up to the storage's ``read_timeout`` seconds.  Raises QueueException for a task of a name
+        that is not registered (it goes to the dead letters), QueueReadException when the storage cannot be read.
+        """
+        if self._hand is None:
+            self._hand = HandLease(self.storage)
+            atexit.register(self.close)
+        timeout = float(getattr(self.storage, 'read_timeout', 1.0)) if self.blocking else 0.0
+        try:
+            delivery = self._hand.take({DEFAULT_QUEUE: 1}, timeout)
+            if delivery is None:
+                return None
+            try:
+                task = self.registry.task(Message.decode(delivery.message))
+            except (QueueException, MessageError):
+                self._settle(delivery, self.executor().execute(delivery))
+                raise
+        except StorageError as exc:
+            raise QueueReadException(f'{type(exc).__name__}: {exc}') from exc
+        task.__dict__['_delivery'] = delivery
+        return task
+
+    def execute(self, task: QueueTask) -> Any:
+        """Runs the task here and stores its result; a task from ``dequeue`` is finished (or retried) by that.
+
+        Returns what it returned; raises what it raised.
+        """
+        if not isinstance(task, QueueTask):
+            raise TypeError(f'Unknown object: {task!r} (a task is needed)')
+        delivery: Delivery | None = task.__dict__.pop('_delivery', None)
+        message = Message.decode(delivery.message) if delivery is not None else self._message(task)
+        outcome = self.executor().run(delivery or Delivery('', 0, b''), message, task)
+        try:
+            if delivery is not None:
+                self._settle(delivery, outcome)
+            else:
+                self._store(outcome)
+        except StorageError as exc:
+            raise DataStorePutException(f'{type(exc).__name__}: {exc}') from exc
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+    def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        self.storage.settle(delivery.consumer, [Settlement(delivery.tag, outcome.effects)])
+
+    def _store(self, outcome: Outcome) -> None:
+        """What the run of a task that was never in a queue leaves behind."""
+        for effect in outcome.effects:
+            if isinstance(effect, Keep):
+                self.storage.put_result(*effect)
+            elif isinstance(effect, NoteError):
+                self.storage.note_error(effect.entry)
+
+    def executor(self, listening: Callable[[], bool] = lambda: False) -> Executor:
+        """One that runs deliveries with this application's settings."""
+        return Executor(self.registry, self.serializer, self.clock, store_none=self.store_none,
+                        store_errors=self.store_errors and self.result_store, result_ttl=self.result_ttl, listening=listening)
+
+    def ready_to_run(self, task: QueueTask, dt: datetime.datetime | None = None) -> bool:
+        """True when the task's ``execute_time`` has come by ``dt`` (naive: UTC; now by default)."""
+        moment = self.clock.now() if dt is None else to_timestamp(dt, local=False)
+        return task.eta is None or task.eta <= moment
+
+    def read_schedule(self, dt: datetime.datetime | None = None) -> list[QueueTask]:
+        """The tasks that are due at ``dt`` (naive: UTC; now by default) or before, taken out of the schedule."""
+        moment = self.clock.now() if dt is None else to_timestamp(dt, local=False)
+        try:
+            return self._tasks(self.storage.take_due(moment, 1000))
+        except StorageError as exc:
+            raise ScheduleReadException(f'{type(exc).__name__}: {exc}') from exc
+
+    def read_periodic(self, dt: datetime.datetime | None = None) -> list[QueueTask]:
+        """A task of each periodic function that is to run in the minute ``dt`` (now by default)."""
+        moment = dt or to_datetime(self.clock.now(), self.utc)
+        tasks = (cls() for cls in self.registry.periodic())
+        return [task for task in tasks if task.validate_datetime(moment)]
+
+    # -- looking --------------------------------------------------------------------------------------------
+
+    def pending(self, limit: int | None = None) -> list[QueueTask]:
+        """The tasks in the queue, the newest first; ``limit`` of them at most."""
+        return self._looked(lambda: self._tasks(self.storage.pending(DEFAULT_QUEUE, limit)), QueueReadException)
+
+    def scheduled(self, limit: int | None = None) -> list[QueueTask]:
+        """The tasks in the schedule, the soonest first; ``limit`` of them at most."""
+        return self._looked(lambda: self._tasks([raw for _, raw in self.storage.scheduled(limit)]), ScheduleReadException)
+
+    def all_results(self) -> dict[str, bytes]:
+        """Everything that tasks have returned and nobody has read, pickled (by the serializer), by task id.
+
+        An error's is the pickled dict of what is known of it.  Looks at every result: not for every day.
+        """
+        records = self._looked(self.storage.results, DataStoreGetException)
+        return {task_id: record[1:] for task_id, record in records.items()}
+
+    def pending_count(self) -> int:
+        """How many tasks are in the queue."""
+        return self._looked(lambda: self.storage.pending_count(DEFAULT_QUEUE), QueueReadException)
+
+    def scheduled_count(self) -> int:
+        """How many tasks are in the schedule."""
+        return self._looked(self.storage.scheduled_count, ScheduleReadException)
+
+    def result_count(self) -> int:
+        """How many results are kept. Looks at every result: not for every day."""
+        return self._looked(self.storage.result_count, DataStoreGetException)
+
+    def errors(self, limit: int | None = None, offset: int = 0) -> list[dict[str, Any]]:
+        """The last errors of tasks, the newest first: dicts with id, task, retries, execute_time, error and traceback."""
+        entries = self._looked(lambda: self.storage.errors(limit, offset), DataStoreGetException)
+        return [self.serializer.loads(entry) for entry in entries]
+
+    def __len__(self) -> int:
+        return self.pending_count()
+
+    def __bool__(self) -> bool:
+        return True
+
+    def get_tasks(self) -> list[str]:
+        """The names of all tasks."""
+        return sorted(cls.task_name for cls in self.registry)
+
+    def get_periodic_tasks(self) -> list[str]:
+        """The names of the periodic tasks."""
+        return [cls.task_name for cls in self.registry.periodic()]
+
+    def get_regular_tasks(self) -> list[str]:
+        """The names of the tasks that run when they are called."""
+        return sorted(set(self.get_tasks()) - set(self.get_periodic_tasks()))
+
+    def _tasks(self, raws: list[bytes]) -> list[QueueTask]:
+        """The tasks of these messages; those of other programs are left out."""
+        return [task for task in map(self.registry.decode, raws) if task is not None]
+
+    def _looked(self, look: Callable[[], T], error: type[QueueException]) -> T:
+        try:
+            return look()
+        except StorageError as exc:
+            raise error(f'{type(exc).__name__}: {exc}') from exc
+
+    # -- results and revocations ----------------------------------------------------------------------------
+
+    def result(self, task_id: str, blocking: bool = False, timeout: float | None = None, backoff: float = 1.15,
+               max_delay: float = 1.0, revoke_on_timeout: bool = False, preserve: bool = False) -> Any:
+        """What the task returned, as ``TaskResultWrapper.get`` has it."""
+        task = QueueTask(task_id=check_task_id(task_id))
+        return TaskResultWrapper(self, task).get(blocking, timeout, backoff, max_delay, revoke_on_timeout, preserve)
+
+    def revoke(self, task: QueueTask, revoke_until: datetime.datetime | None = None, revoke_once: bool = False) -> None:
+        """The task is not started: until a datetime (naive: local time), the next time only, or not at all.
+
+        A task that runs is not touched.  A periodic task is revoked as a whole.  A later call replaces an earlier one.
+        """
+        self._looked(lambda: self.revocations.revoke(field_of(task), revoke_until, revoke_once), DataStorePutException)
+
+    def restore(self, task: QueueTask) -> bool:
+        """The task is not revoked any more; True when it was."""
+        return self._looked(lambda: self.revocations.restore(field_of(task)), DataStorePutException)
+
+    def revoke_by_id(self, task_id: str, revoke_until: datetime.datetime | None = None, revoke_once: bool = False) -> None:
+        """``revoke`` by the task's id."""
+        self.revoke(QueueTask(task_id=check_task_id(task_id)), revoke_until, revoke_once)
+
+    def restore_by_id(self, task_id: str) -> bool:
+        """``restore`` by the task's id."""
+        return self.restore(QueueTask(task_id=check_task_id(task_id)))
+
+    def is_revoked(self, task: QueueTask | str, dt: datetime.datetime | None = None, peek: bool = True) -> bool:
+        """True when the task (or the task of this id) would be skipped at ``dt`` (naive: local time; now by default)."""
+        if isinstance(task, QueueTask) and task.flags & (REVOKED | REVOKED_FOR_GOOD):
+            return True
+        return self._looked(lambda: self.revocations.is_revoked(field_of(task), dt, peek), DataStoreGetException)
+
+    # -- consumers, and the end -----------------------------------------------------------------------------
+
+    def create_consumer(self, **options: Any) -> Consumer:
+        """A consumer of this application's tasks in this process; not started yet."""
+        from geventhuey.consumer import Consumer
+        return Consumer(self, **options)
+
+    def consumer(self, **options: Any) -> Consumer:
+        """A consumer to be used with ``with``: it runs while the block does."""
+        return self.create_consumer(**options)
+
+    def flush(self) -> None:
+        """Queue, schedule, results, revocations and errors are empty. What runs, runs on."""
+        self._looked(self.storage.flush, QueueException)
+
+    def close(self) -> None:
+        """What was taken with ``dequeue`` and not executed is back in its queue; connections are closed."""
+        hand, self._hand = self._hand, None
+        if hand is not None:
+            hand.close()
+        self.storage.close()
+
+    def __repr__(self) -> str:
+        return f'<{type(self).__name__} {self.name!r} at {self.storage.describe()}>'
+
+
+class RedisHuey(Huey):
+    """An application whose tasks are in Redis or Valkey.
+
+    ``url=``, or ``connection_pool=``, or the keywords of ``redis.Redis`` (``host``, ``port``, ``db``, ``password``, ...) say where;
+    by default that is ``localhost:6379``.
+    """
+
+    def get_storage(self, **storage_kwargs: Any) -> BaseStorage:
+        from geventhuey.storage.redis import RedisStorage
+        return RedisStorage(self.name, **storage_kwargs)
+
+
+class MemoryHuey(Huey):
+    """An application whose tasks are in the memory of this process: for tests, and for programs that need no server."""
+
+    def get_storage(self, **storage_kwargs: Any) -> BaseStorage:
+        return MemoryStorage(self.name, self.clock, **storage_kwargs)
+
+
+def _plain_function(func: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, when it can be a task. Raises ConfigurationError for a coroutine function: it would never be awaited."""
+    if inspect.iscoroutinefunction(func):
+        raise ConfigurationError(f'{func.__qualname__} is async: tasks are ordinary functions; inside a greenlet blocking calls do not block')
+    return func

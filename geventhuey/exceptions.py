@@ -1,0 +1,123 @@
+"""Every error this package raises. ``QueueException`` is the root of those that Huey's users catch."""
+
+from __future__ import annotations
+
+
+class QueueException(Exception):
+    """The root of this package's errors."""
+
+
+class ConfigurationError(QueueException, ValueError):
+    """A setting, a name or an option is wrong; the text says which and what to do."""
+
+
+# -- what went wrong with the storage, named by what was asked of it (Huey's names) ---------------------------
+
+class QueueWriteException(QueueException):
+    """A task could not be put into the queue."""
+
+
+class QueueReadException(QueueException):
+    """The queue could not be read."""
+
+
+class QueueRemoveException(QueueException):
+    """A task could not be taken out of the queue."""
+
+
+class DataStoreGetException(QueueException):
+    """A result, a revocation or an error list could not be read."""
+
+
+class DataStorePutException(QueueException):
+    """A result or a revocation could not be written."""
+
+
+class DataStoreTimeout(QueueException):
+    """No result came within the time that was allowed. Also named ``ResultTimeout``."""
+
+
+class ScheduleAddException(QueueException):
+    """A task could not be put into the schedule."""
+
+
+class ScheduleReadException(QueueException):
+    """The schedule could not be read."""
+
+
+ResultTimeout = DataStoreTimeout
+
+
+# -- the storage's own errors --------------------------------------------------------------------------------
+
+class StorageError(QueueException):
+    """The storage answered with a refusal; the text is the server's."""
+
+
+class StorageUnavailable(StorageError):
+    """The storage cannot be reached, or cannot serve now; what was asked has certainly not been done."""
+
+
+class StorageOutcomeUnknown(StorageUnavailable):
+    """The connection broke after the request was sent: what was asked may or may not have been done."""
+
+
+class StorageRefused(StorageError):
+    """The storage will not serve this client: wrong password, no permission, a version that is too old."""
+
+
+class EnqueueOutcomeUnknown(QueueWriteException):
+    """The connection broke while a task was on its way: it may or may not have been enqueued.
+
+    Enqueueing it again may run it twice.  ``task_id`` says which one it was.
+    """
+
+    def __init__(self, message: str, task_id: str | None = None) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+
+
+# -- messages ------------------------------------------------------------------------------------------------
+
+class MessageError(QueueException):
+    """A message's bytes are not a message, or not one of this version."""
+
+
+class SerializationError(QueueException):
+    """A value cannot travel: it cannot be serialized, or its type is not allowed to."""
+
+
+# -- how a task ended ----------------------------------------------------------------------------------------
+
+class TaskException(QueueException):
+    """The task failed. The text is the error's; ``metadata`` holds what is known of it.
+
+    ``metadata`` has ``error`` (the error's repr), ``traceback`` (text), ``task_id`` and ``retries`` as far as they are known.
+    No class named in a result is ever imported.
+    """
+
+    def __init__(self, message: str = '', metadata: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.metadata = metadata or {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.metadata)
+
+
+class TaskLost(TaskException):
+    """The task will not run (again): its consumers died under it too often, or it was flushed away."""
+
+
+class TaskRevoked(TaskException):
+    """The task was revoked before it started, and so has no result."""
+
+
+class ResultConsumed(DataStoreGetException):
+    """The result was there, and somebody else has read it already (read it with ``preserve=True`` to keep it)."""
+
+
+class TaskInterrupted(BaseException):
+    """Raised inside a running task when its consumer shuts down: the task goes back to the head of its queue.
+
+    It derives from BaseException, so that a task's ``except Exception`` does not swallow it.
+    """

@@ -1,0 +1,196 @@
+"""Executor: a delivery in, an Outcome out. It runs the user's code, never raises, and writes nothing."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple
+
+from geventhuey import events
+from geventhuey.clock import Clock
+from geventhuey.exceptions import MessageError, QueueException, SerializationError, TaskInterrupted
+from geventhuey.message import MAX_MESSAGE, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message
+from geventhuey.serializer import Serializer
+from geventhuey.storage import base
+from geventhuey.storage.base import Bury, Delivery, Effect, Enqueue, Keep, NoteError, Publish, Schedule
+from geventhuey.task import QueueTask, TaskRegistry
+
+logger = logging.getLogger('geventhuey.executor')
+
+#: Characters of an error's text and of a traceback that are kept and logged at most.
+MAX_TEXT, MAX_TRACEBACK = 2000, 10_000
+
+FINISHED, FAILED, RETRYING, REVOKED_OUTCOME, DEAD, RELEASED = 'finished', 'failed', 'retrying', 'revoked', 'dead', 'released'
+
+
+class Outcome(NamedTuple):
+    """How a delivery ended, and what is to follow from it. ``released``: it has not ended, and goes back to its queue."""
+
+    delivery: Delivery
+    status: str
+    effects: tuple[Effect, ...] = ()
+    error: BaseException | None = None
+    value: object = None
+
+
+class Executor:
+    """Runs deliveries. One object serves any number of workers at once.
+
+    :param listening: says whether anybody listens to the events; while nobody does, none are made.
+    """
+
+    def __init__(self, registry: TaskRegistry, serializer: Serializer, clock: Clock, *, store_none: bool, store_errors: bool,
+                 result_ttl: float | None, listening: Callable[[], bool] = lambda: False) -> None:
+        self._registry = registry
+        self._serializer = serializer
+        self._clock = clock
+        self._store_none = store_none
+        self._store_errors = store_errors
+        self._result_ttl = result_ttl
+        self._listening = listening
+        #: Set when the consumer interrupts what still runs: what ends by that goes back to its queue.
+        self.interrupting: TaskInterrupted | None = None
+
+    def execute(self, delivery: Delivery, started: Callable[[bytes], None] | None = None) -> Outcome:
+        """The delivery's task has run, or the outcome says why not. ``started`` takes the event that it begins."""
+        try:
+            message = Message.decode(delivery.message)
+        except MessageError as exc:
+            return self._dead(delivery, None, str(exc))
+        if message.flags & (REVOKED | REVOKED_FOR_GOOD):
+            return self._revoked(delivery, message)
+        if message.expires is not None and message.expires <= self._clock.now():
+            return self._dead(delivery, message, 'it expired before it was started', log=False)
+        try:
+            task = self._registry.task(message)
+        except QueueException as exc:
+            return self._dead(delivery, message, str(exc))
+        if started is not None and self._listening():
+            started(events.event(events.EVENT_STARTED, task))
+        return self.run(delivery, message, task)
+
+    def run(self, delivery: Delivery, message: Message, task: QueueTask) -> Outcome:
+        """The task has run."""
+        begun = time.perf_counter()
+        value, error, trace = None, None, ''
+        try:
+            value = contextvars.Context().run(task.execute)
+            effects = self._result(message, value)
+        except BaseException as exc:        # SystemExit, GreenletExit, a Timeout of the user's: all are this task's own affair
+            if self._is_interrupt(exc):
+                return Outcome(delivery, RELEASED, error=exc)
+            # An exception's traceback holds the frames and all that they hold: keep the text, let the rest go.
+            error, trace = exc, traceback_text(exc)
+            effects = ()
+        duration = time.perf_counter() - begun
+        if error is not None:
+            return self._failed(delivery, message, task, error, trace, duration)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug('%r finished in %.3f s', task, duration)
+        if self._listening():
+            effects += (Publish(events.event(events.EVENT_FINISHED, task, duration=duration)),)
+        return Outcome(delivery, FINISHED, effects, value=value)
+
+    def _is_interrupt(self, exc: BaseException) -> bool:
+        """True when the consumer's interrupt ended the task, also by way of an error that it caused while it passed through."""
+        ours = self.interrupting
+        seen = 0
+        current: BaseException | None = exc
+        while ours is not None and current is not None and seen < 100:
+            if current is ours:
+                return True
+            current, seen = current.__cause__ or current.__context__, seen + 1
+        return False
+
+    def _result(self, message: Message, value: object) -> tuple[Effect, ...]:
+        """What is to be kept of the value. Raises SerializationError when it cannot travel."""
+        if not message.flags & WANTS_RESULT:
+            return ()
+        if value is None and not self._store_none:
+            return (Keep(message.id, base.NOTHING, base.TOMBSTONE_TTL),)
+        try:
+            record = base.VALUE + self._serializer.dumps(value)
+        except SerializationError as exc:
+            raise SerializationError(f'the result (of type {type(value).__name__}) cannot travel: {exc}') from exc
+        if len(record) > MAX_MESSAGE:
+            raise SerializationError(f'the result of {len(record)} bytes is larger than {MAX_MESSAGE}')
+        return (Keep(message.id, record, self._result_ttl),)
+
+    def _failed(self, delivery: Delivery, message: Message, task: QueueTask, error: BaseException, trace: str,
+                duration: float) -> Outcome:
+        text = error_text(error)
+        noted: list[Effect] = []
+        if self._store_errors:
+            noted.append(NoteError(self._serializer.dumps(
+                {'id': task.task_id, 'task': task.name, 'name': task.task_name, 'retries': task.retries,
+                 'retry_delay': task.retry_delay, 'execute_time': task.eta, 'error': text, 'traceback': trace})))
+        if self._listening():
+            noted.append(Publish(events.event(events.EVENT_ERROR_TASK, task, error=True, duration=duration, traceback=trace)))
+        if task.retries > 0:
+            return Outcome(delivery, RETRYING, (*noted, *self._retry(message, task, text)), error)
+        logger.error('%r failed: %s\n%s', task, text, trace)
+        if message.flags & WANTS_RESULT:
+            noted.append(self._error_record(message, task, text, trace))
+        return Outcome(delivery, FAILED, tuple(noted), error)
+
+    def _error_record(self, message: Message, task: QueueTask, text: str, trace: str) -> Keep:
+        """What ``get`` will raise."""
+        if not self._store_errors:
+            return Keep(message.id, base.LOST + b'it failed; store_errors is off, so that no more is known', base.TOMBSTONE_TTL)
+        record = self._serializer.dumps({'error': text, 'traceback': trace, 'retries': task.retries})
+        return Keep(message.id, base.ERROR + record, self._result_ttl)
+
+    def _retry(self, message: Message, task: QueueTask, text: str) -> list[Effect]:
+        """The task once more, with one retry less: at once, or when its delay is over."""
+        task.retries -= 1
+        task.eta = self._clock.now() + task.retry_delay if task.retry_delay else None
+        raw = self._registry.message(task, message.flags)._replace(created=message.created).encode()
+        logger.warning('%r failed and is tried again%s: %s', task,
+                       f' in {task.retry_delay:g} s' if task.retry_delay else '', text)
+        effects: list[Effect] = [Schedule(raw, task.retry_delay) if task.retry_delay else Enqueue(raw)]
+        if self._listening():
+            effects.append(Publish(events.event(events.EVENT_RETRYING, task)))
+            if task.retry_delay:
+                effects.append(Publish(events.event(events.EVENT_SCHEDULED, task)))
+        return effects
+
+    def _revoked(self, delivery: Delivery, message: Message) -> Outcome:
+        effects: list[Effect] = []
+        if message.flags & WANTS_RESULT:
+            effects.append(Keep(message.id, base.REVOKED, base.TOMBSTONE_TTL))
+        if self._listening():
+            task = self._registry.decode(delivery.message)
+            effects.append(Publish(events.event(events.EVENT_REVOKED, task)))
+        logger.debug('%s: %s was revoked and is not run', message.name, message.id)
+        return Outcome(delivery, REVOKED_OUTCOME, tuple(effects))
+
+    def _dead(self, delivery: Delivery, message: Message | None, reason: str, log: bool = True) -> Outcome:
+        """The delivery cannot be run, by nobody: it goes to the dead letters."""
+        name, task_id = (message.name, message.id) if message else ('a message', '')
+        effects: list[Effect] = [Bury(delivery.message, task_id, reason)]
+        if message is not None and message.flags & WANTS_RESULT:
+            effects.append(Keep(message.id, base.LOST + reason.encode(), self._result_ttl))
+        if self._listening():
+            effects.append(Publish(events.event(events.EVENT_ERROR_DEQUEUEING, error=True, id=task_id, traceback=reason)))
+        if log:
+            logger.error('%s (id %s) goes to the dead letters: %s', name, task_id, reason)
+        return Outcome(delivery, DEAD, tuple(effects))
+
+
+def error_text(error: BaseException) -> str:
+    """The error's repr, whatever its __repr__ does."""
+    try:
+        return repr(error)[:MAX_TEXT]
+    except BaseException:
+        return f'{type(error).__name__} (whose repr cannot be shown)'
+
+
+def traceback_text(error: BaseException) -> str:
+    """The error's traceback, its end if it is long, whatever the error does when it is shown."""
+    try:
+        return ''.join(traceback.format_exception(error))[-MAX_TRACEBACK:]
+    except BaseException:                   # a __str__ that raises, or no memory left to format it
+        return f'{type(error).__name__} (whose traceback cannot be shown)'

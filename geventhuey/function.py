@@ -1,0 +1,113 @@
+"""What a decorated function is: calling it enqueues a task (or, when it is periodic, simply calls it)."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from geventhuey.clock import Clock, to_timestamp
+from geventhuey.exceptions import ConfigurationError
+from geventhuey.revocation import Revocations
+from geventhuey.storage.base import name_field
+from geventhuey.task import MAX_DELAY, QueueTask, check_number, check_task_id
+
+
+class Application(Protocol):
+    """What a decorated function needs of its Huey."""
+
+    clock: Clock
+    utc: bool
+    revocations: Revocations
+
+    def enqueue(self, task: QueueTask) -> Any: ...
+
+    def add_schedule(self, task: QueueTask, delay: float | None = None) -> Any: ...
+
+
+class _Decorated:
+    """A function and its task class."""
+
+    def __init__(self, huey: Application, func: Callable[..., Any], task_class: type[QueueTask]) -> None:
+        functools.update_wrapper(self, func)
+        self._huey = huey
+        self._func = func
+        #: The class of this function's tasks.
+        self.task_class = task_class
+
+    def call_local(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function here and now, without a queue."""
+        return self._func(*args, **kwargs)
+
+    def revoke(self, revoke_until: datetime.datetime | None = None, revoke_once: bool = False) -> None:
+        """All tasks of this function are skipped until a datetime (naive: local time), the next one only, or until restored."""
+        self._huey.revocations.revoke(name_field(self.task_class.task_name), revoke_until, revoke_once)
+
+    def is_revoked(self, dt: datetime.datetime | None = None, peek: bool = True) -> bool:
+        """True when a run at ``dt`` (naive: local time; now by default) would be skipped. Not ``peek``: this was that run."""
+        return self._huey.revocations.is_revoked(name_field(self.task_class.task_name), dt, peek)
+
+    def restore(self) -> bool:
+        """The function is not revoked any more; True when it was."""
+        return self._huey.revocations.restore(name_field(self.task_class.task_name))
+
+    def __repr__(self) -> str:
+        return f'<{type(self).__name__} {self.task_class.task_name}>'
+
+
+class TaskFunction(_Decorated):
+    """A function whose calls are tasks."""
+
+    def __init__(self, huey: Application, func: Callable[..., Any], task_class: type[QueueTask],
+                 retries: int, retry_delay: float) -> None:
+        super().__init__(huey, func, task_class)
+        self._retries = retries
+        self._retry_delay = retry_delay
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The call is enqueued. Returns a TaskResultWrapper, or None without a result store."""
+        return self._huey.enqueue(self.task_class((args, kwargs), None, None, self._retries, self._retry_delay))
+
+    def schedule(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None,
+                 eta: datetime.datetime | None = None, delay: float | None = None, convert_utc: bool = True,
+                 task_id: str | None = None) -> Any:
+        """The call will be run at the time ``eta``, or ``delay`` seconds from now; at once with neither.
+
+        :param args: positional arguments, as a sequence.
+        :param kwargs: keyword arguments, as a mapping.
+        :param eta: a datetime. An aware one says itself what it means; a naive one is local time when ``convert_utc``, and
+            otherwise in the application's own time: UTC, or local with ``Huey(utc=False)``.
+        :param delay: seconds, by the storage's clock.
+        :param task_id: the task's identity; a new one by default.
+        :raises ValueError: both eta and delay were given, or one is out of bounds.
+        :raises TypeError: eta is no datetime, delay no number, args no sequence or kwargs no mapping.
+        """
+        if eta is not None and delay is not None:
+            raise ConfigurationError('Both a delay and an eta cannot be specified at the same time: give one of them')
+        task = self.task_class(_call_data(args, kwargs), None if task_id is None else check_task_id(task_id), None,
+                               self._retries, self._retry_delay)
+        if delay is not None:
+            check_number('delay', delay, MAX_DELAY)
+            return self._huey.add_schedule(task, delay) if delay else self._huey.enqueue(task)
+        if eta is not None:
+            task.eta = to_timestamp(eta, local=convert_utc or not self._huey.utc)
+            if task.eta - self._huey.clock.now() > MAX_DELAY:
+                raise ConfigurationError(f'eta={eta} is more than ten years from now')
+        return self._huey.enqueue(task)
+
+
+class PeriodicFunction(_Decorated):
+    """A function that consumers run by the clock; a call of it is an ordinary call."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._func(*args, **kwargs)
+
+
+def _call_data(args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments as a call has them. Raises TypeError for what can be none, such as a text instead of a sequence."""
+    if isinstance(args, (str, bytes)) or (args is not None and not isinstance(args, Sequence)):
+        raise TypeError(f'args must be a sequence such as a tuple, not {type(args).__name__}: for one argument write args=(x,)')
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f'kwargs must be a mapping such as a dict, not {type(kwargs).__name__}')
+    return tuple(args or ()), dict(kwargs or {})

@@ -1,0 +1,151 @@
+"""Lease: one registration with the storage, under which messages are fetched and held.
+
+A consumer's name is never used again: not after a crash, nor after an eviction.  The number of a request is used again until an
+answer has brought messages, so that a lost or late answer neither loses a message nor brings one twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+
+from geventhuey import native
+from geventhuey.exceptions import StorageUnavailable
+from geventhuey.storage.base import BaseStorage, Delivery, Fetched, Settlement, Standing
+from geventhuey.waiter import ThreadWaiter
+
+logger = logging.getLogger('geventhuey.lease')
+
+#: Seconds between two beats. A consumer is given up when its beat has stood still for LEASE seconds.
+BEAT_INTERVAL = 3.0
+LEASE = 15.0
+
+
+class Lease:
+    """A name under which this process holds messages."""
+
+    def __init__(self, label: str = '', slots: int = 0) -> None:
+        self._label = label
+        self._slots = slots
+        self.request = 1
+        self.consumer = self._new_name()
+        #: The names that this process has had, the present one included: what they hold may still run here.
+        self.names = [self.consumer]
+
+    def _new_name(self) -> str:
+        host = self._label or socket.gethostname()
+        return f'{host}:{os.getpid()}:{secrets.token_hex(4)}'
+
+    def register(self, storage: BaseStorage) -> None:
+        """The storage knows this name."""
+        storage.register(self.consumer, self.request - 1, json.dumps(self.info()).encode())
+
+    def info(self) -> dict[str, object]:
+        """What others may know of this process: where it is, so that one on the same host can see that it died."""
+        return {'host': socket.gethostname(), 'pid': os.getpid(), 'slots': self._slots, 'boot': _boot_id(), 'started': _started()}
+
+    def renew(self, storage: BaseStorage) -> None:
+        """This process has a new name: the old one was evicted."""
+        self.consumer = self._new_name()
+        self.names.append(self.consumer)
+        self.request = 1
+        self.register(storage)
+
+    def fetch(self, storage: BaseStorage, limits: Mapping[str, int], at_most: int) -> Fetched:
+        """Messages for this process. A lost registration is made good first. Raises what the storage raises; then call it again."""
+        while True:
+            fetched = storage.fetch(self.consumer, self.request, limits, at_most)
+            if fetched.standing is Standing.GOOD:
+                if fetched.deliveries:
+                    self.request += 1
+                return fetched
+            if fetched.standing is Standing.UNKNOWN:
+                self.register(storage)
+            else:
+                logger.warning('%s: this consumer was taken for dead; what it ran may run twice. It goes on under a new name.',
+                               self.consumer)
+                self.renew(storage)
+
+
+class HandLease:
+    """Messages that a program takes by hand (``dequeue``), held by a beat of its own until they are settled or released."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+        self._lease: Lease | None = None
+        self._stopped: ThreadWaiter | None = None
+        self._pid = os.getpid()
+
+    def take(self, queues: Mapping[str, int], timeout: float) -> Delivery | None:
+        """The next message, or None when none has come within ``timeout`` seconds."""
+        lease = self._registered()
+        fetched = lease.fetch(self._storage, queues, 1)
+        if not fetched.deliveries and timeout > 0:
+            due = timeout if fetched.next_due is None else min(timeout, fetched.next_due)
+            self._storage.wait_wake(list(queues), due)
+            fetched = lease.fetch(self._storage, queues, 1)
+        return fetched.deliveries[0] if fetched.deliveries else None
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
+        """The delivery has ended; False when it was not held any more."""
+        return self._storage.settle(delivery.consumer, [settlement])[0]
+
+    def _registered(self) -> Lease:
+        if self._lease is None or self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._lease = Lease()
+            self._lease.register(self._storage)
+            self._stopped = ThreadWaiter()
+            native.start_thread(beater(self._storage, self._lease, self._stopped))
+        return self._lease
+
+    def close(self) -> None:
+        """What is still held is back at the head of its queue."""
+        lease, self._lease = self._lease, None
+        if lease is not None and self._stopped is not None and self._pid == os.getpid():
+            self._stopped.wake()
+            while not self._storage.release(lease.consumer, 200).done:
+                pass
+
+
+def beater(storage: BaseStorage, lease: Lease, stopped: ThreadWaiter) -> Callable[[], None]:
+    """What a native thread runs to keep the lease alive, until it is stopped."""
+    def run() -> None:
+        beating = storage.session('beat')
+        while not stopped.wait(BEAT_INTERVAL):
+            try:
+                beating.beat(lease.consumer)
+            except StorageUnavailable:      # the next one may go through; who fetches will hear of it
+                pass
+    return run
+
+
+def _boot_id() -> str:
+    """Which start of which (virtual) machine and of which process-number space this is; empty when the system does not say."""
+    try:
+        with open('/proc/sys/kernel/random/boot_id') as file:
+            return file.read().strip() + ':' + os.readlink('/proc/self/ns/pid')
+    except OSError:
+        return ''
+
+
+def _started() -> str:
+    return process_started(os.getpid())
+
+
+def process_started(pid: int) -> str:
+    """When a process of this host was started, in clock ticks since the boot; empty when there is no such process."""
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as file:
+            return file.read().rpartition(b')')[2].split()[19].decode()
+    except (OSError, IndexError):
+        return ''
+
+
+def same_boot() -> str:
+    """What the info of a process must say to be one that this process could see."""
+    return _boot_id()

@@ -1,0 +1,115 @@
+"""Message: the one shape that travels. Nothing else in the package knows its bytes, but for the scripts that edit two of them.
+
+::
+
+    offset  bytes  what
+    0       1      version of this layout: 1
+    1       1      deliveries: how often a consumer died while it held this message (edited by reap)
+    2       1      flags (the two revocation bits are edited by fetch, reap and release)
+    3       2      priority + 32768, big-endian: higher runs first, 0 is ordinary
+    5       8      created, unix ms, big-endian
+    13      8      expires, unix ms, big-endian; 0 is never
+    21      1      length of the id         22  1  length of the name         23  1  length of the queue's name
+    24      ...    id, name, queue (UTF-8), then the payload, which only the serializer understands
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import NamedTuple
+
+from geventhuey.exceptions import ConfigurationError, MessageError
+
+VERSION = 1
+HEADER = struct.Struct('>BBBHqqBBB')
+
+#: Whoever sent it may wait for its end: tell it.
+WANTS_RESULT = 1
+#: If its consumer dies, it ends as lost instead of running again.
+AT_MOST_ONCE = 2
+#: Sent by a tick of the crontab; its results are not kept.
+PERIODIC = 4
+#: Looked up by fetch: it is revoked now. Forgotten when the message goes back to a queue.
+REVOKED = 64
+#: Fetch used up a ``revoke_once`` on it: it stays revoked, wherever it goes.
+REVOKED_FOR_GOOD = 128
+
+#: Bytes; a name of more characters than this is refused, so that its UTF-8 fits into one length byte.
+MAX_NAME = 160
+MAX_ID = 200
+#: The whole message. Redis would take 512 MB; a queue is no place for that.
+MAX_MESSAGE = 16 * 1024 * 1024
+MIN_PRIORITY, MAX_PRIORITY = -32768, 32767
+
+_NAME = re.compile(r'[A-Za-z0-9_.:-]{1,128}')
+
+
+class Message(NamedTuple):
+    """A task on its way. Times are unix seconds."""
+
+    id: str
+    name: str
+    payload: bytes
+    queue: str = 'default'
+    priority: int = 0
+    flags: int = 0
+    created: float = 0.0
+    expires: float | None = None
+    deliveries: int = 0
+
+    def encode(self) -> bytes:
+        """The message as bytes. Raises ConfigurationError when a part of it is too long to travel."""
+        task_id, name, queue = self.id.encode(), self.name.encode(), self.queue.encode()
+        try:
+            head = HEADER.pack(VERSION, self.deliveries, self.flags, self.priority + 32768, int(self.created * 1000),
+                               int(self.expires * 1000) if self.expires else 0, len(task_id), len(name), len(queue))
+        except struct.error:
+            self._explain(len(task_id), len(name))
+            raise
+        raw = b''.join((head, task_id, name, queue, self.payload))
+        if len(raw) > MAX_MESSAGE:
+            raise ConfigurationError(f'{self.name}: its message of {len(raw)} bytes is larger than {MAX_MESSAGE}: '
+                                     f'put the data elsewhere and send its address')
+        return raw
+
+    def _explain(self, id_bytes: int, name_bytes: int) -> None:
+        """Raises ConfigurationError for the part that does not fit into the header."""
+        if not MIN_PRIORITY <= self.priority <= MAX_PRIORITY:
+            raise ConfigurationError(f'priority {self.priority} is outside {MIN_PRIORITY}..{MAX_PRIORITY}')
+        if id_bytes > 255 or name_bytes > 255:
+            raise ConfigurationError(f'task id {self.id[:40]!r}... or name {self.name[:40]!r}... is longer than 255 bytes')
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Message:
+        """The message of these bytes. Raises MessageError for anything else."""
+        try:
+            (version, deliveries, flags, priority, created, expires,
+             id_len, name_len, queue_len) = HEADER.unpack_from(raw)
+            if version != VERSION:
+                raise MessageError(f'a message of version {version}; this program reads version {VERSION}')
+            name_at = 24 + id_len
+            queue_at = name_at + name_len
+            payload_at = queue_at + queue_len
+            if not id_len or not name_len or not queue_len or payload_at > len(raw):
+                raise MessageError('a message that is cut short')
+            return cls(raw[24:name_at].decode(), raw[name_at:queue_at].decode(), raw[payload_at:],
+                       raw[queue_at:payload_at].decode(), priority - 32768, flags, created / 1000,
+                       expires / 1000 if expires else None, deliveries)
+        except (struct.error, UnicodeDecodeError) as exc:
+            raise MessageError(f'not a message: {exc}') from exc
+
+
+def edited(raw: bytes, deliveries: int | None = None, flags: int | None = None) -> bytes:
+    """The same message with another count of deliveries, or other flags."""
+    return b''.join((raw[:1],
+                     raw[1:2] if deliveries is None else bytes((min(255, deliveries),)),
+                     raw[2:3] if flags is None else bytes((flags,)),
+                     raw[3:]))
+
+
+def check_name(kind: str, name: object) -> str:
+    """The name, when it may be used for an application or a queue; raises ConfigurationError otherwise."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigurationError(f'{kind} {name!r}: use 1 to 128 of the characters A-Z a-z 0-9 _ . : -')
+    return name

@@ -1,0 +1,52 @@
+"""Who is revoked: one task by its id, or all tasks of a name."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from geventhuey.clock import Clock, to_timestamp
+from geventhuey.storage.base import BaseStorage, Revocation, name_field, task_field
+from geventhuey.task import PeriodicQueueTask, QueueTask
+
+
+class Revocations:
+    """Revokes, restores and asks. ``ttl``: seconds after which a revocation is forgotten, None for never."""
+
+    def __init__(self, storage: BaseStorage, clock: Clock, ttl: float | None) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._ttl = ttl
+
+    def revoke(self, field: str, until: datetime.datetime | None, once: bool) -> None:
+        """The task or name is revoked until a datetime (naive: local time), for its next run only, or altogether."""
+        instant = None if until is None else to_timestamp(until)
+        ttl = self._ttl
+        if ttl is not None and instant is not None:     # not forgotten while it holds
+            ttl = max(ttl, instant - self._clock.now() + ttl)
+        self._storage.revoke(field, Revocation(instant, once), ttl)
+
+    def restore(self, field: str) -> bool:
+        """The task or name is not revoked; True when it was."""
+        return self._storage.restore(field)
+
+    def is_revoked(self, field: str, moment: datetime.datetime | None, peek: bool) -> bool:
+        """True when a run at the moment (naive: local time; None: now) would be skipped; not ``peek``: that was this run."""
+        revocation = self._storage.revocation(field)
+        if revocation is None:
+            return False
+        if revocation.once:
+            return peek or self._storage.restore(field)
+        at = self._clock.now() if moment is None else to_timestamp(moment)
+        return revocation.until is None or revocation.until > at
+
+
+def field_of(task: Any) -> str:
+    """Where the revocation of a task (or of a task id) is kept; a periodic one is revoked as a whole."""
+    if isinstance(task, PeriodicQueueTask):
+        return name_field(task.task_name)
+    if isinstance(task, QueueTask):
+        return task_field(task.task_id)
+    if isinstance(task, str):
+        return task_field(task)
+    raise TypeError(f'a task or a task id is needed, not {task!r}')

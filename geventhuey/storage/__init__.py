@@ -1,0 +1,1 @@
+"""Where tasks are kept: the contract (``base``) and its implementations."""

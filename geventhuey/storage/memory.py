@@ -1,0 +1,634 @@
+"""MemoryStorage: the contract in dicts and deques, one lock around each verb. Every step is that of the Redis scripts."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from geventhuey import native
+from geventhuey.clock import Clock, ManualClock
+from geventhuey.exceptions import MessageError
+from geventhuey.message import AT_MOST_ONCE, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message, edited
+from geventhuey.storage import base
+from geventhuey.storage.base import (
+    BaseStorage,
+    Beat,
+    Bury,
+    Delivery,
+    Effect,
+    Enqueue,
+    Fetched,
+    Keep,
+    NoteError,
+    Reaped,
+    Revocation,
+    Schedule,
+    Settlement,
+    Standing,
+    name_field,
+    task_field,
+)
+from geventhuey.waiter import Waiter, waiter
+
+EVICTED = 'x'
+
+
+class _Ordered:
+    """Messages by a number, equal ones in the order of their sequence: what a zset is in Redis."""
+
+    def __init__(self) -> None:
+        self._items: list[tuple[float, int, bytes]] = []
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, score: float, sequence: int, message: bytes) -> None:
+        bisect.insort(self._items, (score, sequence, message))
+
+    def first(self) -> float | None:
+        return self._items[0][0] if self._items else None
+
+    def take(self, below: float, at_most: int) -> list[bytes]:
+        """The first messages with a score of at most ``below``, taken out."""
+        if not self._items or self._items[0][0] > below or at_most <= 0:
+            return []
+        n = min(at_most, bisect.bisect_right(self._items, (below, _BEHIND, b'')))
+        taken, self._items = self._items[:n], self._items[n:]
+        return [message for _, _, message in taken]
+
+    def items(self) -> list[tuple[float, bytes]]:
+        return [(score, message) for score, _, message in self._items]
+
+
+_BEHIND = 2 ** 62
+
+
+class _Queue:
+    """One queue: plain messages, and those with a priority by its negative."""
+
+    def __init__(self) -> None:
+        self.plain: deque[bytes] = deque()
+        self.priority = _Ordered()
+
+    def __len__(self) -> int:
+        return len(self.plain) + len(self.priority)
+
+    def pop(self, at_most: int) -> list[bytes]:
+        """The next messages: urgent ones, plain ones, the others."""
+        taken = self.priority.take(-0.5, at_most)
+        while self.plain and len(taken) < at_most:
+            taken.append(self.plain.popleft())
+        return taken + self.priority.take(float('inf'), at_most - len(taken))
+
+    def items(self) -> list[bytes]:
+        ranked = self.priority.items()
+        return ([raw for score, raw in ranked if score < 0] + list(self.plain)
+                + [raw for score, raw in ranked if score > 0])
+
+
+class _Consumer:
+    """One registration."""
+
+    def __init__(self, beat: str, request: int) -> None:
+        self.beat = beat
+        self.request = request
+
+    def __str__(self) -> str:
+        return EVICTED if self.beat == EVICTED else f'{self.beat}:{self.request}'
+
+
+class MemoryStorage(BaseStorage):
+    """Tasks in the memory of this process, for threads and greenlets alike. They are gone when the process ends."""
+
+    in_process: ClassVar[bool] = True
+
+    def __init__(self, name: str, clock: Clock | None = None, read_timeout: float = 1.0, max_errors: int = 1000) -> None:
+        super().__init__(name, max_errors)
+        self.read_timeout = read_timeout
+        self.clock = clock or Clock()
+        self._lock = native.lock()          # no switch while it is held: greenlets of one thread never meet at it
+        self._tail, self._head = itertools.count(1), itertools.count(-1, -1)
+        self._beats = itertools.count(1)
+        self._consumers: dict[str, _Consumer] = {}
+        self._info: dict[str, bytes] = {}
+        self._inflight: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
+        self._cron: dict[str, int] = {}
+        self._counters: Counter[str] = Counter()
+        self._woken: set[str] = set()
+        self._sleepers: deque[tuple[frozenset[str], Waiter]] = deque()
+        self._watchers: dict[str, list[Callable[[], None]]] = {}
+        self._listeners: list[EventQueue] = []
+        self._empty()
+        if isinstance(self.clock, ManualClock):
+            self.clock.on_change(self._look_again)
+
+    def _empty(self) -> None:
+        """What ``flush`` empties."""
+        self._queues: defaultdict[str, _Queue] = defaultdict(_Queue)
+        self._schedule = _Ordered()
+        self._results: dict[str, tuple[bytes, float | None]] = {}
+        self._revoked: dict[str, tuple[Revocation, float | None]] = {}
+        self._errors: deque[bytes] = deque(maxlen=self.max_errors)
+        self._dead: deque[tuple[float, str, bytes]] = deque(maxlen=base.MAX_DEAD)
+        self._malformed: deque[bytes] = deque(maxlen=base.MAX_MALFORMED)
+
+    def describe(self) -> str:
+        return f'memory://{self.name}'
+
+    def check(self) -> tuple[str, list[str]]:
+        return 'memory of this process', []
+
+    # -- producers ------------------------------------------------------------------------------------------
+
+    def enqueue(self, messages: Sequence[Message]) -> None:
+        raws = [message.encode() for message in messages]
+        with self._lock:
+            woken = self._wake({self._place(raw) for raw in raws})
+        _wake_all(woken)
+
+    def schedule(self, message: Message, due: float | None = None, delay: float = 0.0) -> None:
+        raw = message.encode()
+        with self._lock:
+            self._put_in_schedule(raw, self._now() + delay if due is None else due)
+            woken = self._wake({message.queue})
+        _wake_all(woken)
+
+    def tick(self, name: str, tick: int, message: Message) -> bool:
+        raw = message.encode()
+        with self._lock:
+            if self._cron.get(name, tick - 1) >= tick:
+                return False
+            self._cron[name] = tick
+            woken = self._wake({self._place(raw)})
+        _wake_all(woken)
+        return True
+
+    # -- registration ---------------------------------------------------------------------------------------
+
+    def register(self, consumer: str, request: int, info: bytes = b'') -> None:
+        with self._lock:
+            self._consumers.setdefault(consumer, _Consumer(self._beat(), request))
+            self._info[consumer] = info
+
+    def beat(self, consumer: str) -> Beat:
+        with self._lock:
+            standing = self._standing(consumer)
+            if standing is Standing.GOOD:
+                self._consumers[consumer].beat = self._beat()
+            return Beat(standing, self._now(), len(self._inflight.get(consumer, ())))
+
+    def consumers(self) -> dict[str, str]:
+        with self._lock:
+            return {name: str(consumer) for name, consumer in self._consumers.items()}
+
+    def consumer_info(self) -> dict[str, bytes]:
+        with self._lock:
+            return dict(self._info)
+
+    def _standing(self, consumer: str) -> Standing:
+        found = self._consumers.get(consumer)
+        if found is None:
+            return Standing.UNKNOWN
+        return Standing.EVICTED if found.beat == EVICTED else Standing.GOOD
+
+    def _beat(self) -> str:
+        """A text that no beat has had before."""
+        return str(next(self._beats))
+
+    # -- queue -> in flight -> end --------------------------------------------------------------------------
+
+    def fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int) -> Fetched:
+        with self._lock:
+            fetched, woken = self._fetch(consumer, request, limits, at_most)
+        _wake_all(woken)
+        return fetched
+
+    def _fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int) -> tuple[Fetched, list[Waiter]]:
+        standing = self._standing(consumer)
+        if standing is not Standing.GOOD:
+            return Fetched(standing, []), []
+        registration = self._consumers[consumer]
+        if request < registration.request:
+            return Fetched(Standing.STALE, []), []
+        held = self._inflight.get(consumer, {})
+        if request == registration.request:
+            again = [Delivery(consumer, tag, held[tag]) for tag in sorted(held) if tag // base.TAGS_PER_REQUEST == request]
+            return Fetched(standing, again, self._next_due(), len(self._listeners)), []
+
+        woken: set[str] = set()
+        for raw in self._schedule.take(self._now(), base.MAX_PROMOTE):
+            if self._is_message(raw):
+                woken.add(self._place(raw))
+        next_due = self._next_due()
+        got: list[bytes] = []
+        popped = 0
+        for name, limit in limits.items():
+            want = min(at_most - popped, limit)
+            raws = self._queues[name].pop(max(0, want))
+            popped += len(raws)
+            got += [raw for raw in raws if self._is_message(raw)]
+            if len(raws) >= want and self._queues[name]:
+                woken.add(name)
+        first_tag = request * base.TAGS_PER_REQUEST + 1
+        deliveries = [Delivery(consumer, tag, self._marked(raw)) for tag, raw in enumerate(got, first_tag)]
+        if deliveries:
+            self._inflight[consumer].update([(tag, raw) for _, tag, raw in deliveries])
+            registration.beat, registration.request = self._beat(), request
+        return Fetched(standing, deliveries, next_due, len(self._listeners)), self._wake(woken)
+
+    def _marked(self, raw: bytes) -> bytes:
+        """The message with a flag when it is revoked."""
+        if not self._revoked:
+            return raw
+        message = Message.decode(raw)
+        flags = message.flags
+        for field in (task_field(message.id), name_field(message.name)):
+            if field not in self._revoked:
+                continue
+            revocation, _ = self._revoked[field]
+            if revocation.once:
+                if not flags & REVOKED_FOR_GOOD:
+                    del self._revoked[field]
+                    flags |= REVOKED_FOR_GOOD
+            elif revocation.until is None or revocation.until > self._now():
+                flags |= REVOKED
+        return edited(raw, flags=flags)
+
+    def settle(self, consumer: str, settlements: Sequence[Settlement], events: Sequence[bytes] = ()) -> list[bool]:
+        self.publish(events)
+        with self._lock:
+            held = self._inflight.get(consumer, {})
+            queues: set[str] = set()
+            told: list[Callable[[], None]] = []
+            done = []
+            for tag, effects in settlements:
+                was_held = held.pop(tag, None) is not None
+                if was_held:
+                    for effect in effects:
+                        self._bring_about(effect, queues, told)
+                done.append(was_held)
+            self._forget_empty(consumer)
+            woken = self._wake(queues)
+        _wake_all(woken)
+        for tell in told:
+            tell()
+        return done
+
+    def _bring_about(self, effect: Effect, queues: set[str], told: list[Callable[[], None]]) -> None:
+        if isinstance(effect, Keep):
+            told += self._keep(effect.task_id, effect.record, effect.ttl)
+        elif isinstance(effect, Enqueue):
+            queues.add(self._place(effect.message))
+        elif isinstance(effect, Schedule):
+            self._put_in_schedule(effect.message, self._now() + effect.delay)
+            queues.add(Message.decode(effect.message).queue)
+        elif isinstance(effect, Bury):
+            self._bury(effect.message, effect.reason)
+        elif isinstance(effect, NoteError):
+            self._errors.appendleft(effect.entry)
+        else:
+            self._publish(effect.event)
+
+    def held(self, consumer: str) -> list[int]:
+        with self._lock:
+            return list(self._inflight.get(consumer, ()))
+
+    def recall(self, consumer: str, tags: Sequence[int]) -> list[Delivery]:
+        with self._lock:
+            held = self._inflight.get(consumer, {})
+            return [Delivery(consumer, tag, held[tag]) for tag in tags if tag in held]
+
+    def _forget_empty(self, consumer: str) -> None:
+        if not self._inflight.get(consumer, True):
+            del self._inflight[consumer]
+
+    # -- in flight -> queue ---------------------------------------------------------------------------------
+
+    def reap(self, consumer: str, beat: str, max_deliveries: int, at_most: int, result_ttl: float | None) -> Reaped | None:
+        with self._lock:
+            found = self._consumers.get(consumer)
+            if found is None or (found.beat != EVICTED and str(found) != beat):
+                return None
+            found.beat = EVICTED
+            reaped, woken, told = self._take_back(consumer, at_most, max_deliveries, result_ttl)
+        _wake_all(woken)
+        for tell in told:
+            tell()
+        return reaped
+
+    def release(self, consumer: str, at_most: int) -> Reaped:
+        with self._lock:
+            reaped, woken, _ = self._take_back(consumer, at_most, None, None)
+        _wake_all(woken)
+        return reaped
+
+    def _take_back(self, consumer: str, at_most: int, max_deliveries: int | None,
+                   result_ttl: float | None) -> tuple[Reaped, list[Waiter], list[Callable[[], None]]]:
+        """The newest messages first, each put in front of the others. ``max_deliveries`` None: a release."""
+        held = self._inflight.get(consumer, {})
+        requeued = dead = 0
+        queues: set[str] = set()
+        told: list[Callable[[], None]] = []
+        for tag in sorted(held, reverse=True)[:at_most]:
+            message = Message.decode(raw := held.pop(tag))
+            deliveries = min(255, message.deliveries + (max_deliveries is not None))
+            raw = edited(raw, deliveries, message.flags & ~REVOKED)
+            at_most_once = bool(message.flags & AT_MOST_ONCE)
+            if max_deliveries is not None and (at_most_once or deliveries >= max_deliveries):
+                reason = ('its consumer died while it ran, and it may run only once' if at_most_once
+                          else f'its consumer died while it ran, {deliveries} times')
+                self._bury(raw, reason)
+                if message.flags & WANTS_RESULT:
+                    told += self._keep(message.id, base.LOST + reason.encode(), result_ttl)
+                dead += 1
+            else:
+                queues.add(self._place(raw, at_head=True))
+                requeued += 1
+        if requeued:
+            self._counters['released' if max_deliveries is None else 'reaped'] += requeued
+        done = not held
+        if done:
+            self._inflight.pop(consumer, None)
+            self._consumers.pop(consumer, None)
+            self._info.pop(consumer, None)
+        return Reaped(requeued, dead, done), self._wake(queues), told
+
+    def adopt(self, consumer: str) -> bool:
+        with self._lock:
+            if consumer not in self._info or consumer in self._consumers:
+                return False
+            self._consumers[consumer] = _Consumer(EVICTED, 0)
+            return True
+
+    # -- being woken ----------------------------------------------------------------------------------------
+
+    def wake(self, queues: Sequence[str]) -> None:
+        with self._lock:
+            woken = self._wake(set(queues))
+        _wake_all(woken)
+
+    def wait_wake(self, queues: Sequence[str], timeout: float) -> bool:
+        wanted = frozenset(queues)
+        with self._lock:
+            if ready := self._woken & wanted:
+                self._woken.discard(min(ready))
+                return True
+            sleeper = (wanted, waiter())
+            self._sleepers.append(sleeper)
+        try:
+            if sleeper[1].wait(timeout):
+                return True
+        finally:
+            with self._lock:
+                waiting = sleeper in self._sleepers
+                if waiting:
+                    self._sleepers.remove(sleeper)
+        return not waiting                      # woken in the very moment in which it gave up
+
+    def _wake(self, queues: set[str]) -> list[Waiter]:
+        """The token of each queue is there, or goes to the first who waits for it; those are to be woken without the lock."""
+        woken = []
+        for name in sorted(queues):
+            for sleeper in self._sleepers:
+                if name in sleeper[0]:
+                    self._sleepers.remove(sleeper)
+                    woken.append(sleeper[1])
+                    break
+            else:
+                self._woken.add(name)
+        return woken
+
+    def _look_again(self) -> None:
+        """The clock was turned: something may be due."""
+        with self._lock:
+            woken = [sleeper[1] for sleeper in self._sleepers]
+            self._sleepers.clear()
+        _wake_all(woken)
+
+    # -- results --------------------------------------------------------------------------------------------
+
+    def put_result(self, task_id: str, record: bytes, ttl: float | None) -> None:
+        with self._lock:
+            told = self._keep(task_id, record, ttl)
+        for tell in told:
+            tell()
+
+    def result(self, task_id: str, preserve: bool) -> bytes | None:
+        told: list[Callable[[], None]] = []
+        with self._lock:
+            record = self._record(task_id)
+            if record is not None and not preserve and record[:1] in base.KEPT:
+                told = self._keep(task_id, base.CONSUMED, base.TOMBSTONE_TTL)
+        for tell in told:
+            tell()
+        return record
+
+    def results(self) -> dict[str, bytes]:
+        with self._lock:
+            records = {task_id: self._record(task_id) for task_id in list(self._results)}
+        return {task_id: record for task_id, record in records.items() if record is not None and record[:1] in base.KEPT}
+
+    def result_count(self) -> int:
+        return len(self.results())
+
+    @contextmanager
+    def watching(self, task_id: str, wake: Callable[[], None]) -> Iterator[None]:
+        with self._lock:
+            wakes = self._watchers.setdefault(task_id, [])
+            wakes.append(wake)
+        wake()
+        try:
+            yield
+        finally:
+            with self._lock:
+                wakes.remove(wake)
+                if not wakes and self._watchers.get(task_id) is wakes:
+                    del self._watchers[task_id]
+
+    def _record(self, task_id: str) -> bytes | None:
+        record, expiry = self._results.get(task_id, (None, None))
+        if expiry is not None and expiry <= self._now():
+            del self._results[task_id]
+            return None
+        return record
+
+    def _keep(self, task_id: str, record: bytes, ttl: float | None) -> list[Callable[[], None]]:
+        """The record is kept; answers whom to tell, without the lock."""
+        self._results[task_id] = record, None if ttl is None else self._now() + ttl
+        return list(self._watchers.get(task_id, ()))
+
+    # -- revocations ----------------------------------------------------------------------------------------
+
+    def revoke(self, field: str, revocation: Revocation, ttl: float | None) -> None:
+        with self._lock:
+            self._revoked[field] = revocation, None if ttl is None else self._now() + ttl
+
+    def restore(self, field: str) -> bool:
+        with self._lock:
+            return self._revoked.pop(field, None) is not None
+
+    def revocation(self, field: str) -> Revocation | None:
+        with self._lock:
+            return self._revoked.get(field, (None, None))[0]
+
+    def trim(self) -> int:
+        with self._lock:
+            now = self._now()
+            old = [field for field, (_, expiry) in self._revoked.items() if expiry is not None and expiry <= now]
+            for field in old:
+                del self._revoked[field]
+            for task_id in list(self._results):
+                self._record(task_id)
+            return len(old)
+
+    # -- looking, and by hand -------------------------------------------------------------------------------
+
+    def pending(self, queue: str, limit: int | None = None) -> list[bytes]:
+        with self._lock:
+            return self._queues[queue].items()[::-1][:limit or None]
+
+    def pending_count(self, queue: str) -> int:
+        with self._lock:
+            return len(self._queues[queue])
+
+    def scheduled(self, limit: int | None = None) -> list[tuple[float, bytes]]:
+        with self._lock:
+            return self._schedule.items()[:limit or None]
+
+    def scheduled_count(self) -> int:
+        with self._lock:
+            return len(self._schedule)
+
+    def take_due(self, now: float, limit: int) -> list[bytes]:
+        with self._lock:
+            return self._schedule.take(now, limit)
+
+    def note_error(self, entry: bytes) -> None:
+        with self._lock:
+            self._errors.appendleft(entry)
+
+    def errors(self, limit: int | None = None, offset: int = 0) -> list[bytes]:
+        with self._lock:
+            return list(self._errors)[offset:offset + limit if limit else None]
+
+    def dead(self, limit: int | None = None) -> list[tuple[float, str, bytes]]:
+        with self._lock:
+            return list(self._dead)[::-1][:limit or None]
+
+    def malformed(self, limit: int | None = None) -> list[bytes]:
+        with self._lock:
+            return list(self._malformed)[::-1][:limit or None]
+
+    def counters(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._counters)
+
+    def flush(self) -> None:
+        with self._lock:
+            waited_for = list(self._watchers)
+            self._empty()
+            told = [tell for task_id in waited_for
+                    for tell in self._keep(task_id, base.LOST + b'it was flushed away', base.TOMBSTONE_TTL)]
+        for tell in told:
+            tell()
+
+    # -- events ---------------------------------------------------------------------------------------------
+
+    def publish(self, events: Sequence[bytes]) -> None:
+        for event in events:
+            self._publish(event)
+
+    def _publish(self, event: bytes) -> None:
+        for listener in self._listeners:
+            listener.put(event)
+
+    def listener(self) -> EventQueue:
+        """A queue that gets every event from now on, until it is closed."""
+        listener = EventQueue(self._listeners)
+        self._listeners.append(listener)
+        return listener
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.listener()
+
+    # -- what the scripts share -----------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self.clock.now()
+
+    def _next_due(self) -> float | None:
+        first = self._schedule.first()
+        return None if first is None else max(0.0, first - self._now())
+
+    def _is_message(self, raw: bytes) -> bool:
+        """True for a message; anything else is set aside and counted."""
+        try:
+            Message.decode(raw)
+            return True
+        except MessageError:
+            self._malformed.append(raw)
+            self._counters['malformed'] += 1
+            return False
+
+    def _place(self, raw: bytes, at_head: bool = False) -> str:
+        """A message -> its queue: behind all others of its priority, or before them. Answers the queue's name."""
+        message = Message.decode(raw)
+        queue = self._queues[message.queue]
+        if message.priority:
+            queue.priority.add(-message.priority, next(self._head if at_head else self._tail), raw)
+        elif at_head:
+            queue.plain.appendleft(raw)
+        else:
+            queue.plain.append(raw)
+        return message.queue
+
+    def _put_in_schedule(self, raw: bytes, due: float) -> None:
+        self._schedule.add(due, next(self._tail), raw)
+
+    def _bury(self, raw: bytes, reason: str) -> None:
+        self._dead.append((self._now(), reason, raw))
+        self._counters['dead'] += 1
+
+
+class EventQueue(Iterator[dict[str, Any]]):
+    """The events since it was made, for one thread or greenlet that takes them."""
+
+    def __init__(self, listeners: list[EventQueue]) -> None:
+        self._listeners = listeners
+        self._events: deque[bytes] = deque()
+        self._waiter: Waiter | None = None
+
+    def put(self, event: bytes) -> None:
+        self._events.append(event)
+        if self._waiter is not None:
+            self._waiter.wake()
+
+    def get(self, timeout: float | None = None) -> dict[str, Any] | None:
+        """The next event, or None when ``timeout`` (seconds) is over first."""
+        if self._waiter is None:
+            self._waiter = waiter()
+        while not self._events:
+            if not self._waiter.wait(timeout):
+                return None
+        event: dict[str, Any] = json.loads(self._events.popleft())
+        return event
+
+    def __next__(self) -> dict[str, Any]:
+        event = self.get()
+        assert event is not None
+        return event
+
+    def close(self) -> None:
+        """Gets no more events."""
+        if self in self._listeners:
+            self._listeners.remove(self)
+
+
+def _wake_all(sleepers: Sequence[Waiter]) -> None:
+    for sleeper in sleepers:
+        sleeper.wake()

@@ -1,0 +1,65 @@
+"""Every Redis key of an application. All begin with ``gh:{app}:``, so that they share one slot of a Redis Cluster.
+
+::
+
+    queue:<q>       list   messages of priority 0, the next one on the left     written by enqueue, fetch (due), settle, reap, release, tick
+    priority:<q>    zset   sequence + message by -priority                      written by the same
+    wake:<q>        zset   the wake token: at most one member                   written by all that enqueue; taken by wait_wake
+    schedule        zset   sequence + message by due time, unix ms              written by schedule, settle (retry), take_due
+    inflight:<c>    hash   message by delivery tag                              written by fetch; removed by settle, reap, release;
+                                                                                exists only while not empty
+    consumers       hash   "<beat ms>:<last request>" by consumer, or "x":      written by register, beat, fetch, reap, release, adopt
+                           evicted, being drained
+    consumer_info   hash   what a consumer says of itself                       written by register; for display, and to find orphans
+    result:<id>     string result record, with a TTL; also the channel on       written by settle, reap, take_result, put_result
+                           which its changes are told
+    revoked         hash   "<until ms>:<once>" by "i:<id>" or "n:<name>"        written by revoke, restore, fetch (once), trim
+    revoked_expiry  zset   the same fields by the time they are forgotten, ms   written by the same
+    cron            hash   last tick by the name of a periodic task             written by tick
+    dead            hash   "<ms> <reason>" NUL message, by number               written by settle, reap
+    dead_order      zset   the numbers by time, ms                              written by settle, reap
+    malformed       list   bytes that were no messages                          written by fetch, reap
+    errors          list   error entries, the last on the left                  written by settle, note_error
+    sequence        hash   counters that order equal scores: tail, head, dead   written by all that write a zset of messages
+    counters        hash   what has been counted                                written by fetch, settle, reap, release
+    events          channel
+
+Every message is in exactly one of queue, priority, schedule, one consumer's inflight, dead; a consumer with something in flight is
+in ``consumers`` (or, when that was lost, in ``consumer_info``, where the reaper finds it).
+"""
+
+from __future__ import annotations
+
+
+class Keys:
+    """The names of one application's keys."""
+
+    def __init__(self, app: str) -> None:
+        prefix = 'gh:{%s}:' % app
+        self.prefix = prefix
+        self.consumers = prefix + 'consumers'
+        self.consumer_info = prefix + 'consumer_info'
+        self.schedule = prefix + 'schedule'
+        self.revoked = prefix + 'revoked'
+        self.revoked_expiry = prefix + 'revoked_expiry'
+        self.dead = prefix + 'dead'
+        self.dead_order = prefix + 'dead_order'
+        self.malformed = prefix + 'malformed'
+        self.errors = prefix + 'errors'
+        self.counters = prefix + 'counters'
+        self.events = prefix + 'events'
+
+    def queue(self, name: str) -> str:
+        return f'{self.prefix}queue:{name}'
+
+    def priority(self, name: str) -> str:
+        return f'{self.prefix}priority:{name}'
+
+    def wake(self, name: str) -> str:
+        return f'{self.prefix}wake:{name}'
+
+    def inflight(self, consumer: str) -> str:
+        return f'{self.prefix}inflight:{consumer}'
+
+    def result(self, task_id: str) -> str:
+        return f'{self.prefix}result:{task_id}'

@@ -1,0 +1,115 @@
+-- fetch: due messages -> their queues; then queues -> in flight of one consumer.
+-- KEYS[1] consumers  KEYS[2] inflight  KEYS[3] schedule  KEYS[4] revoked, then for each queue: queue, priority
+-- ARGV[1] prefix  ARGV[2] consumer  ARGV[3] request  ARGV[4] at most, then for each queue: its name, at most of it
+-- Returns {standing, ms until the next is due or -1, listeners, tag, message, ...}; standings as in base.py.
+-- Repeated, a request answers what it brought and is still in flight. The first write is ZREM or LPOP: works when memory is full.
+-- O(log(schedule) * promoted + fetched).
+--@include place
+
+local last = redis.call('HGET', KEYS[1], ARGV[2])
+if not last then return {2, -1, 0} end
+if last == 'x' then return {1, -1, 0} end
+local request, at_most = tonumber(ARGV[3]), tonumber(ARGV[4])
+last = tonumber(string.match(last, ':(%d+)$'))
+if request < last then return {3, -1, 0} end
+
+local now = now_ms()
+local out = {0, -1, redis.call('PUBSUB', 'NUMSUB', PREFIX .. 'events')[2]}
+
+local function next_due()
+  local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+  if first[2] then out[2] = math.max(0, math.ceil(tonumber(first[2]) - now)) end
+end
+
+if request == last then
+  local tags = {}
+  for j = 1, 511 do tags[j] = request * 512 + j end
+  local held = redis.call('HMGET', KEYS[2], unpack(tags))
+  for j = 1, 511 do
+    if held[j] then out[#out + 1] = tags[j]; out[#out + 1] = held[j] end
+  end
+  next_due()
+  return out
+end
+
+local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 200)
+if #due > 0 then
+  redis.call('ZREM', KEYS[3], unpack(due))
+  local queues = {}
+  for j = 1, #due do
+    local m = string.sub(due[j], 9)
+    if is_message(m) then queues[place(m, 'tail')] = true else set_aside(m) end
+  end
+  for queue in pairs(queues) do wake(queue) end
+end
+next_due()
+
+local got, popped = {}, 0
+local function take(m)
+  popped = popped + 1
+  if is_message(m) then got[#got + 1] = m else set_aside(m) end
+end
+
+for i = 5, #ARGV, 2 do
+  local list, zset = KEYS[i], KEYS[i + 1]
+  local want = math.min(at_most - popped, tonumber(ARGV[i + 1]))
+  local before = popped
+  if want > 0 then
+    local urgent = redis.call('ZRANGEBYSCORE', zset, '-inf', '(0', 'LIMIT', 0, want)
+    if #urgent > 0 then
+      redis.call('ZREM', zset, unpack(urgent))
+      for j = 1, #urgent do take(string.sub(urgent[j], 9)) end
+    end
+    if popped - before < want then
+      local plain = redis.call('LPOP', list, want - (popped - before))
+      if plain then for j = 1, #plain do take(plain[j]) end end
+    end
+    if popped - before < want then
+      local low = redis.call('ZPOPMIN', zset, want - (popped - before))
+      for j = 1, #low, 2 do take(string.sub(low[j], 9)) end
+    end
+  end
+  if popped - before >= want and redis.call('EXISTS', list, zset) > 0 then wake(ARGV[i]) end
+end
+
+local n = #got
+if n == 0 then return out end
+
+-- Revocations: looked up for the whole batch, marked in the message, so that a repeated answer says the same.
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  local fields = {}
+  for j = 1, n do
+    fields[2 * j - 1] = 'i:' .. id_of(got[j])
+    fields[2 * j] = 'n:' .. name_of(got[j])
+  end
+  local found, used = redis.call('HMGET', KEYS[4], unpack(fields)), {}
+  for k = 1, 2 * n do
+    local field = fields[k]
+    if found[k] and not used[field] then
+      local j = math.ceil(k / 2)
+      local m, flags = got[j], string.byte(got[j], 3)
+      local till, once = string.match(found[k], '^(%d+):(%d)$')
+      local mark = 0
+      if once == '1' then
+        if flags < 128 then
+          mark, used[field] = 128, true
+          redis.call('HDEL', KEYS[4], field)
+          redis.call('ZREM', PREFIX .. 'revoked_expiry', field)
+        end
+      elseif (till == '0' or tonumber(till) > now) and math.floor(flags / 64) % 2 == 0 then
+        mark = 64
+      end
+      if mark > 0 then got[j] = string.sub(m, 1, 2) .. string.char(flags + mark) .. string.sub(m, 4) end
+    end
+  end
+end
+
+local records = {}
+for j = 1, n do
+  local tag = request * 512 + j
+  records[2 * j - 1], records[2 * j] = tag, got[j]
+  out[2 * j + 2], out[2 * j + 3] = tag, got[j]
+end
+redis.call('HSET', KEYS[2], unpack(records))
+redis.call('HSET', KEYS[1], ARGV[2], now .. ':' .. ARGV[3])
+return out

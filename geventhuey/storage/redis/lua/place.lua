@@ -1,0 +1,93 @@
+-- place: the functions that know a message's header, included by the scripts that move messages.
+-- ARGV[1] of every script that includes this is the prefix of the application's keys.
+
+local PREFIX = ARGV[1]
+local FORGET_REVOKED = 64
+
+-- The server's time, unix ms.
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- True when the bytes have the shape of a message of version 1.
+local function is_message(m)
+  if #m < 24 or string.byte(m, 1) ~= 1 then return false end
+  local id, name, queue = string.byte(m, 22, 24)
+  return id > 0 and name > 0 and queue > 0 and 24 + id + name + queue <= #m
+end
+
+local function id_of(m) return string.sub(m, 25, 24 + string.byte(m, 22)) end
+
+local function name_of(m)
+  local id, name = string.byte(m, 22, 23)
+  return string.sub(m, 25 + id, 24 + id + name)
+end
+
+local function queue_of(m)
+  local id, name, queue = string.byte(m, 22, 24)
+  return string.sub(m, 25 + id + name, 24 + id + name + queue)
+end
+
+local function priority_of(m)
+  local high, low = string.byte(m, 4, 5)
+  return high * 256 + low - 32768
+end
+
+-- Eight bytes that sort after all earlier ones ('tail') or before them ('head').
+local function sequence(side)
+  local n = redis.call('HINCRBY', PREFIX .. 'sequence', side, side == 'head' and -1 or 1) + 4503599627370496
+  return struct.pack('>I4I4', math.floor(n / 4294967296), n % 4294967296)
+end
+
+-- A message -> its queue: behind all others of its priority, or before them. Answers the queue's name.
+local function place(m, side)
+  local queue, priority = queue_of(m), priority_of(m)
+  if priority == 0 then
+    redis.call(side == 'head' and 'LPUSH' or 'RPUSH', PREFIX .. 'queue:' .. queue, m)
+  else
+    redis.call('ZADD', PREFIX .. 'priority:' .. queue, -priority, sequence(side) .. m)
+  end
+  return queue
+end
+
+local function wake(queue) redis.call('ZADD', PREFIX .. 'wake:' .. queue, 0, '0') end
+
+local function put_in_schedule(m, due)
+  redis.call('ZADD', PREFIX .. 'schedule', due, sequence('tail') .. m)
+end
+
+-- Bytes -> malformed: they are no message; the last 1000 are kept.
+local function set_aside(m)
+  redis.call('LPUSH', PREFIX .. 'malformed', m)
+  redis.call('LTRIM', PREFIX .. 'malformed', 0, 999)
+  redis.call('HINCRBY', PREFIX .. 'counters', 'malformed', 1)
+end
+
+-- A message -> dead letters; the last 10,000 are kept.
+local function bury(m, reason, now)
+  local number = redis.call('HINCRBY', PREFIX .. 'sequence', 'dead', 1)
+  redis.call('HSET', PREFIX .. 'dead', number, now .. ' ' .. reason .. '\0' .. m)
+  redis.call('ZADD', PREFIX .. 'dead_order', now, number)
+  redis.call('HINCRBY', PREFIX .. 'counters', 'dead', 1)
+  local surplus = redis.call('ZCARD', PREFIX .. 'dead_order') - 10000
+  if surplus > 0 then
+    local old = redis.call('ZRANGE', PREFIX .. 'dead_order', 0, surplus - 1)
+    redis.call('ZREM', PREFIX .. 'dead_order', unpack(old))
+    redis.call('HDEL', PREFIX .. 'dead', unpack(old))
+  end
+end
+
+-- A result record is written, and those who wait for it are told. ttl in ms, 0 for ever.
+local function keep(id, record, ttl)
+  local key = PREFIX .. 'result:' .. id
+  if ttl > 0 then redis.call('SET', key, record, 'PX', ttl) else redis.call('SET', key, record) end
+  redis.call('PUBLISH', key, string.sub(record, 1, 1))
+end
+
+-- The message with other deliveries and without the mark that is forgotten when it goes back.
+local function going_back(m, deliveries)
+  local flags = string.byte(m, 3)
+  if math.floor(flags / FORGET_REVOKED) % 2 == 1 then flags = flags - FORGET_REVOKED end
+  return string.sub(m, 1, 1) .. string.char(deliveries) .. string.char(flags) .. string.sub(m, 4)
+end

@@ -1,0 +1,450 @@
+"""RedisStorage: the contract on Redis, one round trip for a verb."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import hiredis
+
+from geventhuey import native
+from geventhuey.exceptions import StorageError, StorageOutcomeUnknown, StorageRefused, StorageUnavailable
+from geventhuey.message import Message
+from geventhuey.storage import base
+from geventhuey.storage.base import (
+    BaseStorage,
+    Beat,
+    Bury,
+    Delivery,
+    Enqueue,
+    Fetched,
+    Keep,
+    NoteError,
+    Reaped,
+    Revocation,
+    Schedule,
+    Settlement,
+    Standing,
+)
+from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, Address, Command, SharedLink, translated
+from geventhuey.storage.redis.keys import Keys
+from geventhuey.storage.redis.listener import EventListener, ResultListener
+from geventhuey.storage.redis.scripts import script
+
+OLDEST_REDIS = (6, 2)
+#: Seconds that a producer tries for when Redis cannot be reached, so that a web request fails fast; an engine's part has its own
+#: way to wait and tries once.
+PATIENCE = 1.0
+#: Arguments of one settle at most, in settlements and bytes: a longer script would hold up everybody else.
+MAX_SETTLEMENTS, MAX_SETTLE_BYTES = 512, 1024 * 1024
+#: Messages of one push, and keys of one look, at most.
+CHUNK = 500
+
+_STANDINGS = {standing.value: standing for standing in Standing}
+
+
+class RedisStorage(BaseStorage):
+    """Tasks in Redis 6.2 or later, or Valkey.
+
+    ``url`` (``redis://``, ``rediss://``, ``unix://``), ``connection_pool`` (a ``redis.ConnectionPool``, for its address only: the
+    connections are our own) or the address keywords of ``redis.Redis`` say where; more than one of the three is an error.
+    ``read_timeout`` is how long ``dequeue`` waits in seconds when the application is ``blocking``.
+    """
+
+    def __init__(self, name: str, url: str | None = None, connection_pool: Any = None, read_timeout: float = 1.0,
+                 max_errors: int = 1000, **connection_params: Any) -> None:
+        super().__init__(name, max_errors)
+        self.read_timeout = read_timeout
+        self.address = Address.of(url, connection_pool, connection_params)
+        self.keys = Keys(name)
+        self._patience = PATIENCE
+        self._is_session = False
+        self._lines: dict[int, SharedLink] = {}
+        self._results = ResultListener(functools.partial(self.address.connect, f'geventhuey:{name}:results'))
+
+    # -- connections ----------------------------------------------------------------------------------------
+
+    def session(self, role: str) -> RedisStorage:
+        from gevent.lock import Semaphore
+        session = copy.copy(self)
+        session._patience = 0.0
+        line = SharedLink(functools.partial(self.address.connect, f'geventhuey:{self.name}:{role}', True), Semaphore)
+        session._lines = {0: line}
+        session._is_session = True
+        return session
+
+    @property
+    def _line(self) -> SharedLink:
+        """The connection of whoever calls: one for the process, but one for each native thread where gevent has patched it."""
+        number = native.thread_id() if not self._is_session and native.is_patched() else 0
+        line = self._lines.get(number)
+        if line is None:
+            connect = functools.partial(self.address.connect, f'geventhuey:{self.name}:producer', False)
+            line = self._lines.setdefault(number, SharedLink(connect))
+        return line
+
+    def close(self) -> None:
+        for line in list(self._lines.values()):
+            line.close()
+
+    def describe(self) -> str:
+        return str(self.address)
+
+    def check(self) -> tuple[str, list[str]]:
+        try:
+            info = _info(self._call(('INFO',)))
+        except StorageRefused as exc:
+            if 'NOPERM' not in str(exc):
+                raise
+            return 'Redis (INFO not permitted)', []
+        product = 'Valkey' if 'valkey_version' in info else 'Redis'
+        version = info.get('valkey_version') or info.get('redis_version', '0')
+        compatible = info.get('redis_version', '0')
+        if tuple(int(part) for part in compatible.split('.')[:2] if part.isdigit()) < OLDEST_REDIS:
+            raise StorageRefused(f'{product} {version} at {self.describe()} is too old: 6.2 or later is needed')
+        return f'{product} {version}', list(_warnings(info))
+
+    # -- producers ------------------------------------------------------------------------------------------
+
+    def enqueue(self, messages: Sequence[Message]) -> None:
+        plain: dict[str, list[bytes]] = {}
+        placed: list[bytes] = []
+        for message in messages:
+            if message.priority:
+                placed.append(message.encode())
+            else:
+                plain.setdefault(message.queue, []).append(message.encode())
+        for queue, raws in plain.items():
+            for start in range(0, len(raws), CHUNK):
+                push = ('RPUSH', self.keys.queue(queue), *raws[start:start + CHUNK])
+                self._call(push, ('ZADD', self.keys.wake(queue), 0, b'0'), once=True)
+        for start in range(0, len(placed), CHUNK):
+            self._script('enqueue', (self.keys.queue('default'),), self.keys.prefix, *placed[start:start + CHUNK], once=True)
+
+    def schedule(self, message: Message, due: float | None = None, delay: float = 0.0) -> None:
+        self._script('schedule', (self.keys.schedule,), self.keys.prefix, message.encode(),
+                     '' if due is None else _ms(due), _ms(delay), once=True)
+
+    def tick(self, name: str, tick: int, message: Message) -> bool:
+        return bool(self._script('tick', (self.keys.prefix + 'cron',), self.keys.prefix, name, tick, message.encode()))
+
+    # -- registration ---------------------------------------------------------------------------------------
+
+    def register(self, consumer: str, request: int, info: bytes = b'') -> None:
+        self._script('register', (self.keys.consumers, self.keys.consumer_info), consumer, request, info)
+
+    def beat(self, consumer: str) -> Beat:
+        standing, now, held = self._script('beat', (self.keys.consumers, self.keys.inflight(consumer)), consumer)
+        return Beat(_STANDINGS[standing], now / 1000, held)
+
+    def consumers(self) -> dict[str, str]:
+        return {key.decode(): beat.decode() for key, beat in _pairs(self._call(('HGETALL', self.keys.consumers)))}
+
+    def consumer_info(self) -> dict[str, bytes]:
+        return {key.decode(): info for key, info in _pairs(self._call(('HGETALL', self.keys.consumer_info)))}
+
+    # -- queue -> in flight -> end --------------------------------------------------------------------------
+
+    def fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int) -> Fetched:
+        keys = self.keys
+        names = [keys.consumers, keys.inflight(consumer), keys.schedule, keys.revoked]
+        args: list[Any] = [keys.prefix, consumer, request, at_most]
+        for queue, limit in limits.items():
+            names += keys.queue(queue), keys.priority(queue)
+            args += queue, limit
+        answer = self._script('fetch', names, *args)
+        standing, due, listeners = answer[:3]
+        return Fetched(_STANDINGS[standing], list(map(Delivery, itertools.repeat(consumer), answer[3::2], answer[4::2])),
+                       None if due < 0 else due / 1000, listeners)
+
+    def settle(self, consumer: str, settlements: Sequence[Settlement], events: Sequence[bytes] = ()) -> list[bool]:
+        if events:
+            self.publish(events)
+        inflight = self.keys.inflight(consumer)
+        done: list[bool] = []
+        args: list[Any] = [self.keys.prefix]
+        count = size = 0
+        for settlement in settlements:
+            size += self._add_settlement(args, settlement)
+            count += 1
+            if count >= MAX_SETTLEMENTS or size >= MAX_SETTLE_BYTES:
+                done += map(bool, self._script('settle', (inflight,), *args))
+                args, count, size = [self.keys.prefix], 0, 0
+        if count:
+            done += map(bool, self._script('settle', (inflight,), *args))
+        return done
+
+    def _add_settlement(self, args: list[Any], settlement: Settlement) -> int:
+        """Appends the settlement as the script reads it; answers about how many bytes that were."""
+        args += settlement.tag, len(settlement.effects)
+        size = 16
+        for effect in settlement.effects:
+            if isinstance(effect, Keep):
+                args += b'R', effect.task_id, effect.record, _ms(effect.ttl)
+                size += len(effect.record) + 48
+            elif isinstance(effect, Enqueue):
+                args += b'Q', effect.message
+                size += len(effect.message)
+            elif isinstance(effect, Schedule):
+                args += b'S', effect.message, _ms(effect.delay)
+                size += len(effect.message)
+            elif isinstance(effect, Bury):
+                args += b'D', effect.message, effect.task_id, effect.reason
+                size += len(effect.message)
+            elif isinstance(effect, NoteError):
+                args += b'E', effect.entry, self.max_errors
+                size += len(effect.entry)
+            else:
+                args += b'P', effect.event
+                size += len(effect.event)
+        return size
+
+    def held(self, consumer: str) -> list[int]:
+        return [int(tag) for tag in self._call(('HKEYS', self.keys.inflight(consumer)))]
+
+    def recall(self, consumer: str, tags: Sequence[int]) -> list[Delivery]:
+        if not tags:
+            return []
+        messages = self._call(('HMGET', self.keys.inflight(consumer), *tags))
+        return [Delivery(consumer, tag, message) for tag, message in zip(tags, messages, strict=True) if message is not None]
+
+    # -- in flight -> queue ---------------------------------------------------------------------------------
+
+    def reap(self, consumer: str, beat: str, max_deliveries: int, at_most: int, result_ttl: float | None) -> Reaped | None:
+        return self._take_back(consumer, beat, max_deliveries, at_most, result_ttl)
+
+    def release(self, consumer: str, at_most: int) -> Reaped:
+        released = self._take_back(consumer, '', 255, at_most, None)
+        assert released is not None
+        return released
+
+    def _take_back(self, consumer: str, beat: str, max_deliveries: int, at_most: int, ttl: float | None) -> Reaped | None:
+        keys = (self.keys.consumers, self.keys.inflight(consumer), self.keys.consumer_info)
+        answer = self._script('reap', keys, self.keys.prefix, consumer, beat, max_deliveries, at_most, _ms(ttl))
+        return Reaped(answer[0], answer[1], bool(answer[2])) if answer[0] >= 0 else None
+
+    def adopt(self, consumer: str) -> bool:
+        return bool(self._script('adopt', (self.keys.consumers, self.keys.consumer_info), consumer))
+
+    # -- being woken ----------------------------------------------------------------------------------------
+
+    def wake(self, queues: Sequence[str]) -> None:
+        self._call(*[('ZADD', self.keys.wake(queue), 0, b'0') for queue in queues])
+
+    def wait_wake(self, queues: Sequence[str], timeout: float) -> bool:
+        # Redis rounds 0 up to "for ever", and may be 100 ms late
+        command = ('BZPOPMIN', *map(self.keys.wake, queues), f'{max(0.01, timeout):.3f}')
+        return _checked(self._line.call((command,), timeout + ANSWER_TIMEOUT)[0]) is not None
+
+    # -- results --------------------------------------------------------------------------------------------
+
+    def put_result(self, task_id: str, record: bytes, ttl: float | None) -> None:
+        self._script('put_result', (self.keys.result(task_id),), self.keys.prefix, task_id, record, _ms(ttl))
+
+    def result(self, task_id: str, preserve: bool) -> bytes | None:
+        key = self.keys.result(task_id)
+        if preserve:
+            record: bytes | None = self._call(('GET', key))
+            return record
+        record = self._script('result', (key,), _ms(base.TOMBSTONE_TTL), once=True)
+        return record
+
+    def results(self) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        prefix = len(self.keys.result(''))
+        for keys in self._scan(self.keys.result('*')):
+            for key, record in zip(keys, self._call(('MGET', *keys)), strict=True):
+                if record is not None and record[:1] in base.KEPT:
+                    found[key[prefix:].decode()] = record
+        return found
+
+    def result_count(self) -> int:
+        found: set[bytes] = set()
+        for keys in self._scan(self.keys.result('*')):
+            kinds = self._calls([('GETRANGE', key, 0, 0) for key in keys])
+            found.update(key for key, kind in zip(keys, kinds, strict=True) if kind in base.KEPT)
+        return len(found)
+
+    def watching(self, task_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
+        return self._results.watching(self.keys.result(task_id), wake)
+
+    # -- revocations ----------------------------------------------------------------------------------------
+
+    def revoke(self, field: str, revocation: Revocation, ttl: float | None) -> None:
+        value = f'{0 if revocation.until is None else max(1, _ms(revocation.until))}:{int(revocation.once)}'
+        self._script('revoke', (self.keys.revoked, self.keys.revoked_expiry), field, value, _ms(ttl))
+
+    def restore(self, field: str) -> bool:
+        return bool(self._script('restore', (self.keys.revoked, self.keys.revoked_expiry), field, once=True))
+
+    def revocation(self, field: str) -> Revocation | None:
+        value = self._call(('HGET', self.keys.revoked, field))
+        if value is None:
+            return None
+        until, once = value.split(b':')
+        return Revocation(int(until) / 1000 if until != b'0' else None, once == b'1')
+
+    def trim(self) -> int:
+        return int(self._script('trim', (self.keys.revoked, self.keys.revoked_expiry)))
+
+    # -- looking, and by hand -------------------------------------------------------------------------------
+
+    def pending(self, queue: str, limit: int | None = None) -> list[bytes]:
+        zset = self.keys.priority(queue)
+        low, plain, urgent = self._calls([
+            ('ZREVRANGEBYSCORE', zset, '+inf', '(0', *(('LIMIT', 0, limit) if limit else ())),
+            ('LRANGE', self.keys.queue(queue), -limit if limit else 0, -1),
+            ('ZREVRANGEBYSCORE', zset, '(0', '-inf', *(('LIMIT', 0, limit) if limit else ()))])
+        found = [raw[8:] for raw in low] + plain[::-1] + [raw[8:] for raw in urgent]
+        return found[:limit] if limit else found
+
+    def pending_count(self, queue: str) -> int:
+        return sum(self._calls([('LLEN', self.keys.queue(queue)), ('ZCARD', self.keys.priority(queue))]))
+
+    def scheduled(self, limit: int | None = None) -> list[tuple[float, bytes]]:
+        last = limit - 1 if limit else -1
+        pairs = _pairs(self._call(('ZRANGE', self.keys.schedule, 0, last, 'WITHSCORES')))
+        return [(float(score) / 1000, member[8:]) for member, score in pairs]
+
+    def scheduled_count(self) -> int:
+        return int(self._call(('ZCARD', self.keys.schedule)))
+
+    def take_due(self, now: float, limit: int) -> list[bytes]:
+        taken: list[bytes] = self._script('take_due', (self.keys.schedule,), _ms(now), limit, once=True)
+        return taken
+
+    def note_error(self, entry: bytes) -> None:
+        self._calls([('LPUSH', self.keys.errors, entry), ('LTRIM', self.keys.errors, 0, self.max_errors - 1)])
+
+    def errors(self, limit: int | None = None, offset: int = 0) -> list[bytes]:
+        found: list[bytes] = self._call(('LRANGE', self.keys.errors, offset, offset + limit - 1 if limit else -1))
+        return found
+
+    def dead(self, limit: int | None = None) -> list[tuple[float, str, bytes]]:
+        numbers = self._call(('ZREVRANGE', self.keys.dead_order, 0, limit - 1 if limit else -1))
+        found = []
+        for start in range(0, len(numbers), CHUNK):
+            for record in self._call(('HMGET', self.keys.dead, *numbers[start:start + CHUNK])):
+                if record is not None:
+                    head, _, message = record.partition(b'\0')
+                    moment, _, reason = head.partition(b' ')
+                    found.append((int(moment) / 1000, reason.decode(), message))
+        return found
+
+    def malformed(self, limit: int | None = None) -> list[bytes]:
+        found: list[bytes] = self._call(('LRANGE', self.keys.malformed, 0, limit - 1 if limit else -1))
+        return found
+
+    def counters(self) -> dict[str, int]:
+        return {key.decode(): int(count) for key, count in _pairs(self._call(('HGETALL', self.keys.counters)))}
+
+    def flush(self) -> None:
+        keys = self.keys
+        waited_for = self._call(('PUBSUB', 'CHANNELS', keys.result('*')))
+        for pattern in (keys.queue('*'), keys.priority('*'), keys.result('*')):
+            for found in self._scan(pattern):
+                self._call(('UNLINK', *found))
+        self._call(('UNLINK', keys.schedule, keys.revoked, keys.revoked_expiry, keys.errors, keys.dead, keys.dead_order,
+                    keys.malformed))
+        prefix = len(keys.result(''))
+        for channel in waited_for:
+            self.put_result(channel[prefix:].decode(), base.LOST + b'it was flushed away', base.TOMBSTONE_TTL)
+
+    # -- events ---------------------------------------------------------------------------------------------
+
+    def publish(self, events: Sequence[bytes]) -> None:
+        self._calls([('PUBLISH', self.keys.events, event) for event in events])
+
+    def listener(self) -> Any:
+        """A ``redis.client.PubSub`` that is subscribed to the events."""
+        import redis
+        at = self.address
+        pool = redis.ConnectionPool(connection_class=at.connection_class, **{**at.settings, 'socket_timeout': None, 'protocol': 2})
+        pubsub = redis.Redis(connection_pool=pool).pubsub()
+        pubsub.subscribe(self.keys.events)
+        return pubsub
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return EventListener(self.listener())
+
+    # -- one round trip -------------------------------------------------------------------------------------
+
+    def _script(self, name: str, keys: Sequence[str], *args: Any, once: bool = False) -> Any:
+        """The script's answer. ``once``: it must not be repeated when its outcome is unknown."""
+        source = script(name)
+        try:
+            return self._call(('EVALSHA', source.sha, len(keys), *keys, *args), once=once)
+        except StorageError as exc:
+            if 'NOSCRIPT' not in str(exc):
+                raise
+        self._call(('SCRIPT', 'LOAD', source.text))
+        return self._call(('EVALSHA', source.sha, len(keys), *keys, *args), once=once)
+
+    def _call(self, *commands: Command, once: bool = False) -> Any:
+        """The first command's answer; the others' are only looked at for errors."""
+        return self._calls(commands, once)[0]
+
+    def _calls(self, commands: Sequence[Command], once: bool = False) -> list[Any]:
+        """The answers. What certainly was not done (and, unless ``once``, what may have been) is tried again while patience lasts."""
+        if not commands:
+            return []
+        give_up = time.monotonic() + self._patience
+        pause = 0.05
+        while True:
+            try:
+                return [_checked(answer) for answer in self._line.call(commands)]
+            except StorageUnavailable as exc:
+                if (once and isinstance(exc, StorageOutcomeUnknown)) or time.monotonic() + pause > give_up:
+                    raise
+            time.sleep(pause)
+            pause *= 2
+
+    def _scan(self, pattern: str) -> Iterator[list[bytes]]:
+        """Keys that match, in portions; a key may come twice."""
+        cursor = b'0'
+        escaped = pattern.replace('[', r'\[').replace('?', r'\?')
+        while True:
+            cursor, keys = self._call(('SCAN', cursor, 'MATCH', escaped, 'COUNT', CHUNK))
+            if keys:
+                yield keys
+            if cursor == b'0':
+                return
+
+
+def _checked(answer: Any) -> Any:
+    """The answer; raises the error that it is."""
+    if isinstance(answer, hiredis.ReplyError):
+        raise translated(str(answer))
+    return answer
+
+
+def _ms(seconds: float | None) -> int:
+    """Whole milliseconds, rounded up, so that nothing is due or gone early; None is 0."""
+    return 0 if seconds is None else -int(-seconds * 1000 // 1)
+
+
+def _pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """[a, b, c, d] as [(a, b), (c, d)]."""
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _info(text: bytes) -> dict[str, str]:
+    """The answer to INFO, by name."""
+    lines = (line.partition(':') for line in text.decode('utf-8', 'replace').splitlines() if ':' in line)
+    return {name: value for name, _, value in lines}
+
+
+def _warnings(info: Mapping[str, str]) -> Iterator[str]:
+    """What may lose tasks, by the way this server is set up."""
+    if info.get('maxmemory', '0') != '0' and info.get('maxmemory_policy', 'noeviction') != 'noeviction':
+        yield (f'maxmemory-policy is {info["maxmemory_policy"]}: when memory is full, Redis will throw tasks away; '
+               f'set maxmemory-policy noeviction')
+    if info.get('role', 'master') != 'master':
+        yield 'this Redis is a replica: it cannot be written to'
+    if info.get('aof_enabled', '0') == '0':
+        yield 'appendonly is off: if Redis itself dies, what came after its last snapshot is lost'

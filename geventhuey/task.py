@@ -1,0 +1,255 @@
+"""Tasks: what a call becomes, and the registry that knows which name means which code."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+from geventhuey.clock import Clock, to_datetime, to_timestamp
+from geventhuey.exceptions import ConfigurationError, MessageError, QueueException, SerializationError
+from geventhuey.message import MAX_ID, MAX_NAME, Message
+from geventhuey.serializer import Serializer, main_module_name
+
+#: More retries than this are a mistake, and ten years are longer than any queue lives.
+MAX_RETRIES = 10_000
+MAX_DELAY = 10 * 366 * 86400.0
+
+ValidateDatetime = Callable[[datetime.datetime], bool]
+
+
+class QueueTask:
+    """One call of a task. Subclasses say in ``execute`` what it does; a decorated function has its own subclass.
+
+    :param data: the arguments; ``(args, kwargs)`` for decorated functions.
+    :param task_id: its identity, also of its result; a new UUID by default.
+    :param execute_time: not before this datetime (naive: UTC).
+    :param retries: how often it may still be run again after a failure.
+    :param retry_delay: seconds between a failure and the next run.
+    """
+
+    #: The name under which messages know it; set when it is registered.
+    task_name: ClassVar[str] = ''
+    #: False when no consumer of another process could import the code.
+    importable: ClassVar[bool] = True
+
+    def __init__(self, data: Any = None, task_id: str | None = None, execute_time: datetime.datetime | None = None,
+                 retries: int = 0, retry_delay: float = 0) -> None:
+        self.data = data
+        self.task_id = task_id or self.create_id()
+        self.eta: float | None = None if execute_time is None else to_timestamp(execute_time, local=False)
+        self.retries = retries
+        self.retry_delay = retry_delay
+        self.queue = 'default'
+        self.priority = 0
+        self.expires: float | None = None
+        self.timeout: float | None = None
+        self.flags = 0
+        self.deliveries = 0
+
+    @property
+    def name(self) -> str:
+        """The name of its class."""
+        return type(self).__name__
+
+    @property
+    def revoke_id(self) -> str:
+        """Huey's name for the place of its revocation."""
+        return f'r:{self.task_id}'
+
+    @property
+    def execute_time(self) -> datetime.datetime | None:
+        """Not before this time (naive, UTC); None for at once."""
+        return None if self.eta is None else to_datetime(self.eta, utc=True)
+
+    @execute_time.setter
+    def execute_time(self, moment: datetime.datetime | None) -> None:
+        self.eta = None if moment is None else to_timestamp(moment, local=False)
+
+    def create_id(self) -> str:
+        """A new identity."""
+        return str(uuid.uuid4())
+
+    def get_data(self) -> Any:
+        return self.data
+
+    def set_data(self, data: Any) -> None:
+        self.data = data
+
+    def execute(self) -> Any:
+        """Does the work. Subclasses override it."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        when = f' @{self.execute_time}' if self.eta is not None else ''
+        left = f' {self.retries} retries' if self.retries else ''
+        return f'{self.task_name or self.name}: {self.task_id}{when}{left}'
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, QueueTask) and (type(self), self.task_id, self.eta) == (type(other), other.task_id, other.eta)
+
+    def __hash__(self) -> int:
+        return hash(self.task_id)
+
+
+class PeriodicQueueTask(QueueTask):
+    """A task that runs whenever ``validate_datetime`` says so."""
+
+    def validate_datetime(self, moment: datetime.datetime) -> bool:
+        """True when it is to run in this minute. ``moment`` is naive, UTC or local as the consumer is set."""
+        return False
+
+
+def task_class(func: Callable[..., Any], name: str | None = None, retries_as_argument: bool = False,
+               include_task: bool = False, validate_datetime: ValidateDatetime | None = None) -> type[QueueTask]:
+    """A task class for the function, with the name under which messages will know it.
+
+    That is the module and the function's name, or ``name`` as it is given.  What is defined in ``__main__`` is named as a consumer
+    will import it.
+    """
+    module, importable = func.__module__, True
+    if module == '__main__' and name is None:
+        found = main_module_name()
+        importable, module = found is not None, found or module
+
+    def execute(self: QueueTask) -> Any:
+        args, kwargs = self.get_data()
+        if retries_as_argument:
+            kwargs = {**kwargs, 'retries': self.retries}
+        if include_task:
+            kwargs = {**kwargs, 'task': self}
+        return func(*args, **kwargs)
+
+    members: dict[str, Any] = {'execute': execute, '__module__': module, '__doc__': func.__doc__, '__wrapped__': staticmethod(func),
+                               'task_name': name or f'{module}.{func.__name__}', 'importable': importable}
+    base: type[QueueTask] = QueueTask
+    if validate_datetime is not None:
+        base = PeriodicQueueTask
+        members['validate_datetime'] = lambda self, moment: bool(validate_datetime(moment))
+    return type(name or f'queuecmd_{func.__name__}', (base,), members)
+
+
+class TaskRegistry:
+    """Which name means which task class, for one application; and the way between a task and its message."""
+
+    def __init__(self, serializer: Serializer, clock: Clock) -> None:
+        self._serializer = serializer
+        self._clock = clock
+        self._classes: dict[str, type[QueueTask]] = {}
+
+    def register(self, cls: type[QueueTask]) -> type[QueueTask]:
+        """The class is known by its ``task_name`` (module and class name when it has none). Usable as a decorator.
+
+        Raises ConfigurationError when the name is taken by another class, or cannot travel.
+        """
+        name = cls.__dict__.get('task_name') or f'{cls.__module__}.{cls.__name__}'
+        if not isinstance(name, str) or not name or len(name) > MAX_NAME or len(name.encode()) > 255 or not name.isprintable():
+            raise ConfigurationError(f'task name {name!r}: 1 to {MAX_NAME} printable characters are needed; give a shorter name=')
+        other = self._classes.get(name)
+        if other is not None and other is not cls:
+            raise ConfigurationError(f'there is a task named {name!r} already ({other.__module__}.{other.__name__}); '
+                                     f'give one of them another name=')
+        cls.task_name = name
+        self._classes[name] = cls
+        return cls
+
+    def unregister(self, cls: type[QueueTask]) -> bool:
+        """The class is not known any more; True when it was."""
+        return self._classes.pop(cls.task_name, None) is not None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[type[QueueTask]]:
+        return iter(list(self._classes.values()))
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def periodic(self) -> list[type[PeriodicQueueTask]]:
+        """The classes of periodic tasks, by name."""
+        return [cls for _, cls in sorted(self._classes.items()) if issubclass(cls, PeriodicQueueTask)]
+
+    def message(self, task: QueueTask, flags: int = 0) -> Message:
+        """The task as it travels. Raises SerializationError, naming the argument that cannot."""
+        settings: dict[str, Any] = {}
+        if task.retries:
+            settings['retries'] = task.retries
+        if task.retry_delay:
+            settings['retry_delay'] = task.retry_delay
+        if task.eta is not None:
+            settings['eta'] = task.eta
+        if task.timeout is not None:
+            settings['timeout'] = task.timeout
+        try:
+            payload = self._serializer.dumps((task.get_data(), settings))
+        except SerializationError as exc:
+            raise self._named(task, exc) from exc
+        return Message(task.task_id, task.task_name, payload, task.queue, task.priority,
+                       flags | task.flags, self._clock.now(), task.expires)
+
+    def task(self, message: Message) -> QueueTask:
+        """The task that a message is. Raises QueueException for a name that nobody registered, SerializationError for its payload."""
+        cls = self._classes.get(message.name)
+        if cls is None:
+            raise QueueException(f'{message.name} not found in TaskRegistry')
+        content = self._serializer.loads(message.payload)
+        try:
+            data, settings = content
+            task = cls(data, message.id, None, settings.get('retries', 0), settings.get('retry_delay', 0))
+            task.eta, task.timeout = settings.get('eta'), settings.get('timeout')
+        except (TypeError, ValueError, AttributeError) as exc:
+            raise SerializationError(f'the payload is not that of a task: {type(exc).__name__}') from exc
+        task.queue, task.priority, task.expires = message.queue, message.priority, message.expires
+        task.flags, task.deliveries = message.flags, message.deliveries
+        return task
+
+    def decode(self, raw: bytes) -> QueueTask | None:
+        """The task in these bytes, or None when they are none that this application knows."""
+        try:
+            return self.task(Message.decode(raw))
+        except (MessageError, QueueException):
+            return None
+
+    def _named(self, task: QueueTask, error: SerializationError) -> SerializationError:
+        """The same error with the name of the argument that cannot travel."""
+        for label, value in _arguments(task):
+            try:
+                self._serializer.dumps(value)
+            except SerializationError as exc:
+                return SerializationError(f'{task.task_name}: argument {label} (of type {type(value).__name__}) cannot travel: {exc}')
+        return SerializationError(f'{task.task_name}: its data cannot travel: {error}')
+
+
+def _arguments(task: QueueTask) -> Iterator[tuple[str, Any]]:
+    """The arguments of a call by name, or by position where the function does not say."""
+    try:
+        args, kwargs = task.get_data()
+        func = inspect.unwrap(getattr(type(task), '__wrapped__', type(task).execute))
+        names = list(inspect.signature(func).parameters)
+    except (TypeError, ValueError):
+        return
+    for position, value in enumerate(args):
+        yield (repr(names[position]) if position < len(names) else f'number {position + 1}'), value
+    for name, value in kwargs.items():
+        yield repr(name), value
+
+
+def check_task_id(task_id: object) -> str:
+    """The id, when it may be one. Raises ConfigurationError otherwise."""
+    if not isinstance(task_id, str) or not task_id or len(task_id.encode()) > MAX_ID:
+        raise ConfigurationError(f'task_id {task_id!r}: a text of 1 to {MAX_ID} bytes is needed')
+    return task_id
+
+
+def check_number(name: str, value: object, highest: float, kind: type[float] | type[int] = float) -> Any:
+    """The number, when it is one from 0 to ``highest``. Raises ConfigurationError (a ValueError) or TypeError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+        raise TypeError(f'{name} must be a number{"" if kind is float else " without a fraction"}, not {value!r}')
+    if not 0 <= value <= highest:
+        raise ConfigurationError(f'{name}={value} is outside 0..{highest:g}')
+    return value
+
+
