@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import datetime
 import inspect
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +30,8 @@ from geventhuey.lease import HandLease
 from geventhuey.message import PERIODIC, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message, check_name
 from geventhuey.result import EagerTaskResult, TaskResultWrapper
 from geventhuey.revocation import Revocations, field_of
-from geventhuey.serializer import Serializer, serializer as serializer_of
+from geventhuey.serializer import Serializer
+from geventhuey.serializer import serializer as serializer_of
 from geventhuey.storage.base import BaseStorage, Delivery, Keep, NoteError, Settlement
 from geventhuey.storage.memory import MemoryStorage
 from geventhuey.task import (
@@ -45,13 +47,16 @@ from geventhuey.task import (
 )
 
 if TYPE_CHECKING:
-    from geventhuey.consumer import Consumer
+    from geventhuey.consumer.consumer import Consumer
 
 T = TypeVar('T')
 
 #: Seconds that results and revocations are kept for by default.
 WEEK = 7 * 86400.0
 DEFAULT_QUEUE = 'default'
+#: Where Redis is, for applications that do not say it themselves.
+URL_VARIABLE = 'GEVENTHUEY_URL'
+REDIS_SCHEMES = ('redis://', 'rediss://', 'unix://')
 
 
 class Huey:
@@ -88,8 +93,7 @@ class Huey:
         self.result_ttl = None if result_ttl is None else float(check_number('result_ttl', result_ttl, MAX_DELAY)) or None
         self.clock = clock or Clock()
         self.registry = TaskRegistry(self.serializer, self.clock)
-        self.storage: BaseStorage = self.get_storage(**storage_kwargs)
-        self.revocations = Revocations(self.storage, self.clock, WEEK)
+        self._use(self.get_storage(**storage_kwargs))
         self._hand: HandLease | None = None
 
     @staticmethod
@@ -98,13 +102,22 @@ class Huey:
         scheme = url.partition('://')[0]
         if scheme == 'memory':
             return MemoryHuey(name, **settings)
-        if scheme in ('redis', 'rediss', 'unix'):
+        if url.startswith(REDIS_SCHEMES):
             return RedisHuey(name, url=url, **settings)
         raise ConfigurationError(f'a URL that begins with {scheme!r} is not understood: use redis://, rediss://, unix:// or memory://')
 
     def get_storage(self, **storage_kwargs: Any) -> BaseStorage:
         """The storage; override it in a subclass."""
         raise NotImplementedError('Storage API not implemented in the base Huey class. Use `RedisHuey` or `MemoryHuey` instead.')
+
+    def use_url(self, url: str) -> None:
+        """The application's tasks are at this URL from now on, whatever it was made with."""
+        self.close()
+        self._use(Huey.from_url(url, self.name, clock=self.clock).storage)
+
+    def _use(self, storage: BaseStorage) -> None:
+        self.storage = storage
+        self.revocations = Revocations(storage, self.clock, WEEK)
 
     @property
     def immediate(self) -> bool:
@@ -408,7 +421,7 @@ class Huey:
 
     def create_consumer(self, **options: Any) -> Consumer:
         """A consumer of this application's tasks in this process; not started yet."""
-        from geventhuey.consumer import Consumer
+        from geventhuey.consumer.consumer import Consumer
         return Consumer(self, **options)
 
     def consumer(self, **options: Any) -> Consumer:
@@ -433,11 +446,13 @@ class Huey:
 class RedisHuey(Huey):
     """An application whose tasks are in Redis or Valkey.
 
-    ``url=``, or ``connection_pool=``, or the keywords of ``redis.Redis`` (``host``, ``port``, ``db``, ``password``, ...) say where;
-    by default that is ``localhost:6379``.
+    ``url=``, or ``connection_pool=``, or the keywords of ``redis.Redis`` (``host``, ``port``, ``db``, ``password``, ...) say where.
+    With none of them the environment's ``GEVENTHUEY_URL`` does, or else it is ``localhost:6379``.
     """
 
     def get_storage(self, **storage_kwargs: Any) -> BaseStorage:
+        if not set(storage_kwargs) - {'read_timeout', 'max_errors'} and os.environ.get(URL_VARIABLE, '').startswith(REDIS_SCHEMES):
+            storage_kwargs['url'] = os.environ[URL_VARIABLE]
         from geventhuey.storage.redis import RedisStorage
         return RedisStorage(self.name, **storage_kwargs)
 
@@ -452,5 +467,6 @@ class MemoryHuey(Huey):
 def _plain_function(func: Callable[..., Any]) -> Callable[..., Any]:
     """The function, when it can be a task. Raises ConfigurationError for a coroutine function: it would never be awaited."""
     if inspect.iscoroutinefunction(func):
-        raise ConfigurationError(f'{func.__qualname__} is async: tasks are ordinary functions; inside a greenlet blocking calls do not block')
+        raise ConfigurationError(f'{func.__qualname__} is async: tasks are ordinary functions, '
+                                 f'and in a greenlet what blocks lets the others go on')
     return func

@@ -39,6 +39,25 @@ class ManualClock(Clock):
         self._listeners.append(listener)
 
 
+class SyncedClock(Clock):
+    """The clock of somebody else (a server), as last heard, carried on by this machine's monotonic clock."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+
+    def heard(self, now: float) -> None:
+        """The other one's clock shows ``now``, unix seconds."""
+        self._offset = now - time.monotonic()
+
+    def now(self) -> float:
+        return time.time() if self._offset is None else time.monotonic() + self._offset
+
+    @property
+    def is_set(self) -> bool:
+        """True when it has been heard."""
+        return self._offset is not None
+
+
 def to_timestamp(moment: datetime.datetime, local: bool = True) -> float:
     """Unix seconds of a datetime, with its microseconds.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from geventhuey.clock import Clock, to_timestamp
 from geventhuey.exceptions import ConfigurationError
@@ -30,7 +30,7 @@ class _Decorated:
     """A function and its task class."""
 
     def __init__(self, huey: Application, func: Callable[..., Any], task_class: type[QueueTask]) -> None:
-        functools.update_wrapper(self, func)
+        functools.update_wrapper(cast('Callable[..., Any]', self), func)
         self._huey = huey
         self._func = func
         #: The class of this function's tasks.

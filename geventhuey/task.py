@@ -97,6 +97,9 @@ class QueueTask:
 class PeriodicQueueTask(QueueTask):
     """A task that runs whenever ``validate_datetime`` says so."""
 
+    #: The function that decides it, when it was given to the decorator: a ``Crontab``, as a rule.
+    rule: ClassVar[ValidateDatetime | None] = None
+
     def validate_datetime(self, moment: datetime.datetime) -> bool:
         """True when it is to run in this minute. ``moment`` is naive, UTC or local as the consumer is set."""
         return False
@@ -127,6 +130,7 @@ def task_class(func: Callable[..., Any], name: str | None = None, retries_as_arg
     base: type[QueueTask] = QueueTask
     if validate_datetime is not None:
         base = PeriodicQueueTask
+        members['rule'] = staticmethod(validate_datetime)
         members['validate_datetime'] = lambda self, moment: bool(validate_datetime(moment))
     return type(name or f'queuecmd_{func.__name__}', (base,), members)
 

@@ -209,6 +209,10 @@ class BaseStorage:
         """The message is in its queue unless ``name`` has had this tick or a later one. True for the one that did it."""
         raise NotImplementedError
 
+    def introduce(self, names: Sequence[str], tick: int) -> None:
+        """Each name that never had a tick has had this one, so that a new periodic task does not run for the minute it came in."""
+        raise NotImplementedError
+
     # -- consumers: registration ----------------------------------------------------------------------------
 
     def register(self, consumer: str, request: int, info: bytes = b'') -> None:

@@ -168,6 +168,11 @@ class MemoryStorage(BaseStorage):
         _wake_all(woken)
         return True
 
+    def introduce(self, names: Sequence[str], tick: int) -> None:
+        with self._lock:
+            for name in names:
+                self._cron.setdefault(name, tick)
+
     # -- registration ---------------------------------------------------------------------------------------
 
     def register(self, consumer: str, request: int, info: bytes = b'') -> None:

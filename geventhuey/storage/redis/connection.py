@@ -238,9 +238,9 @@ class SharedLink:
     reads, the next one goes on where it stopped: nobody else's answer is lost.
     """
 
-    def __init__(self, connect: Callable[[], Any], lock: Callable[[], Any] = threading.Lock) -> None:
+    def __init__(self, connect: Callable[[], Any], lock: Callable[[], Any] | None = None) -> None:
         self._connect = connect
-        self._new_lock = lock
+        self._new_lock = lock or threading.Lock     # looked up now: gevent may have patched it since the import
         self._reset()
 
     def _reset(self) -> None:

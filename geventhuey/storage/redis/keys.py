@@ -15,7 +15,7 @@
                            which its changes are told
     revoked         hash   "<until ms>:<once>" by "i:<id>" or "n:<name>"        written by revoke, restore, fetch (once), trim
     revoked_expiry  zset   the same fields by the time they are forgotten, ms   written by the same
-    cron            hash   last tick by the name of a periodic task             written by tick
+    cron            hash   last tick by the name of a periodic task             written by tick, introduce
     dead            hash   "<ms> <reason>" NUL message, by number               written by settle, reap
     dead_order      zset   the numbers by time, ms                              written by settle, reap
     malformed       list   bytes that were no messages                          written by fetch, reap
@@ -35,13 +35,14 @@ class Keys:
     """The names of one application's keys."""
 
     def __init__(self, app: str) -> None:
-        prefix = 'gh:{%s}:' % app
+        prefix = f'gh:{{{app}}}:'
         self.prefix = prefix
         self.consumers = prefix + 'consumers'
         self.consumer_info = prefix + 'consumer_info'
         self.schedule = prefix + 'schedule'
         self.revoked = prefix + 'revoked'
         self.revoked_expiry = prefix + 'revoked_expiry'
+        self.cron = prefix + 'cron'
         self.dead = prefix + 'dead'
         self.dead_order = prefix + 'dead_order'
         self.malformed = prefix + 'malformed'

@@ -124,7 +124,8 @@ class _Carrier:
             self._posted.clear()
         channels = self._listener.channels()
         for start in range(0, len(channels), 500):
-            link.send(hiredis.pack_command(('SUBSCRIBE', *channels[start:start + 500])))
+            command: Command = ('SUBSCRIBE', *channels[start:start + 500])
+            link.send(hiredis.pack_command(command))
         self._flush()
 
     def _flush(self) -> None:

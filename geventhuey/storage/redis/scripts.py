@@ -25,4 +25,4 @@ def script(name: str) -> Script:
 
 
 def _source(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath('lua', name + '.lua').read_text('utf-8')
+    return importlib.resources.files(__package__).joinpath('lua').joinpath(name + '.lua').read_text('utf-8')

@@ -131,7 +131,10 @@ class RedisStorage(BaseStorage):
                      '' if due is None else _ms(due), _ms(delay), once=True)
 
     def tick(self, name: str, tick: int, message: Message) -> bool:
-        return bool(self._script('tick', (self.keys.prefix + 'cron',), self.keys.prefix, name, tick, message.encode()))
+        return bool(self._script('tick', (self.keys.cron,), self.keys.prefix, name, tick, message.encode()))
+
+    def introduce(self, names: Sequence[str], tick: int) -> None:
+        self._calls([('HSETNX', self.keys.cron, name, tick) for name in names])
 
     # -- registration ---------------------------------------------------------------------------------------
 
@@ -300,7 +303,7 @@ class RedisStorage(BaseStorage):
             ('ZREVRANGEBYSCORE', zset, '+inf', '(0', *(('LIMIT', 0, limit) if limit else ())),
             ('LRANGE', self.keys.queue(queue), -limit if limit else 0, -1),
             ('ZREVRANGEBYSCORE', zset, '(0', '-inf', *(('LIMIT', 0, limit) if limit else ()))])
-        found = [raw[8:] for raw in low] + plain[::-1] + [raw[8:] for raw in urgent]
+        found: list[bytes] = [raw[8:] for raw in low] + plain[::-1] + [raw[8:] for raw in urgent]
         return found[:limit] if limit else found
 
     def pending_count(self, queue: str) -> int:

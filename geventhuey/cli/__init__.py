@@ -1,0 +1,1 @@
+"""The commands: ``geventhuey-consumer`` and ``geventhuey``. Importing them does nothing."""

@@ -1,0 +1,48 @@
+"""From an import path to the application."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from geventhuey.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from geventhuey.api import Huey
+
+
+def load_huey(path: str) -> Huey:
+    """The application at ``module.name`` (or ``module:name``); modules are looked for in the current directory first.
+
+    Raises ConfigurationError with the real reason when there is none.
+    """
+    from geventhuey.api import Huey
+    module_name, _, name = path.replace(':', '.').rpartition('.')
+    if not module_name or not all(part.isidentifier() for part in (*module_name.split('.'), name)):
+        raise ConfigurationError(f'{path!r} is not the path of an application: write module.name, such as app.huey')
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    module = _import(module_name, path)
+    found = getattr(module, name, None)
+    if isinstance(found, Huey):
+        return found
+    others = [other for other, value in vars(module).items() if isinstance(value, Huey)]
+    hint = f'; there is {", ".join(f"{module_name}.{other}" for other in others)}' if others else ''
+    what = f'is no Huey but {type(found).__name__}' if hasattr(module, name) else 'does not exist'
+    raise ConfigurationError(f'{path} {what} (in {getattr(module, "__file__", module_name)}){hint}')
+
+
+def _import(module_name: str, path: str) -> object:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name and (module_name == exc.name or module_name.startswith(exc.name + '.')):
+            raise ConfigurationError(f'{path}: there is no module {exc.name!r}, neither in {os.getcwd()} nor on the path') from None
+        raise ConfigurationError(f'{path}: importing it failed:\n{traceback.format_exc()}') from exc
+    except (Exception, SystemExit) as exc:
+        raise ConfigurationError(f'{path}: importing it failed:\n{traceback.format_exc()}') from exc

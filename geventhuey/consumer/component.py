@@ -1,0 +1,115 @@
+"""The life of a part of the consumer: a greenlet that takes one step after another, whatever happens. Written once."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import Any, Protocol
+
+import gevent
+from gevent.event import Event
+
+from geventhuey.exceptions import StorageError, StorageUnavailable
+from geventhuey.storage.base import Delivery
+
+logger = logging.getLogger('geventhuey.consumer')
+
+#: Seconds between two attempts while the storage is away: from the first to the longest.
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+
+
+class Outage:
+    """Whether the storage is away, said once by all parts together: when it goes and when it is back."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def begun(self, error: StorageError) -> None:
+        """The storage does not answer."""
+        if self._since is None:
+            self._since = time.monotonic()
+            logger.error('the storage is away, trying again until it is back: %s', error)
+
+    def over(self) -> None:
+        """The storage answers."""
+        if self._since is not None:
+            logger.info('the storage is back, after %.1f s', time.monotonic() - self._since)
+            self._since = None
+
+
+class Pool(Protocol):
+    """Where tasks run."""
+
+    def free(self) -> int:
+        """How many deliveries it can take now."""
+
+    def put(self, delivery: Delivery) -> None:
+        """The delivery runs."""
+
+
+class Component:
+    """A part: ``run_once`` is one step, ``rest`` the seconds until the next. Errors end a step, never the part."""
+
+    def __init__(self, outage: Outage | None = None) -> None:
+        self._outage = outage or Outage()
+        self._stopping = False
+        self._rested = Event()
+        self._greenlet: Any = None
+        self._pause = FIRST_PAUSE
+
+    @property
+    def name(self) -> str:
+        """What it is called in the log."""
+        return type(self).__name__
+
+    def run_once(self) -> None:
+        """One step."""
+        raise NotImplementedError
+
+    def rest(self) -> float:
+        """Seconds until the next step."""
+        return 0.0
+
+    def start(self) -> None:
+        """It lives in a greenlet of this hub."""
+        self._greenlet = gevent.spawn(self._live)
+
+    def is_alive(self) -> bool:
+        """False when it was started and has died."""
+        return self._greenlet is None or self._stopping or not self._greenlet.dead
+
+    def interrupt_rest(self) -> None:
+        """The next step is due now."""
+        self._rested.set()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """It takes no more steps; the one that is under way is cut after ``timeout`` seconds (None: at once)."""
+        self._stopping = True
+        self._rested.set()
+        if self._greenlet is not None:
+            if timeout:
+                self._greenlet.join(timeout)
+            self._greenlet.kill()
+
+    def _live(self) -> None:
+        while not self._stopping:
+            try:
+                self.run_once()
+                self._outage.over()
+                self._pause = FIRST_PAUSE
+                pause = self.rest()
+            except StorageUnavailable as exc:
+                pause = self._failed(exc)
+            except Exception:
+                logger.exception('%s: an error of its own, it goes on', self.name)
+                pause = LONGEST_PAUSE / 2
+            if pause > 0 and not self._stopping:
+                self._rested.wait(pause)
+            self._rested.clear()
+
+    def _failed(self, error: StorageError) -> float:
+        """The storage did not answer; answers how long to wait, with full jitter, so that consumers do not come all at once."""
+        self._outage.begun(error)
+        pause, self._pause = self._pause, min(LONGEST_PAUSE, self._pause * 2)
+        return pause * random.uniform(0.5, 1.0)

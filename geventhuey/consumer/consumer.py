@@ -1,0 +1,203 @@
+"""Consumer: an engine in this process, in the hub of the caller or in a native thread with a hub of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+
+from geventhuey import native
+from geventhuey.consumer.engine import CLEANUP, LAST_SETTLE, Engine
+from geventhuey.consumer.options import WORKER_GREENLET, WORKER_PROCESS, Options
+from geventhuey.consumer.scheduler import TICK
+from geventhuey.exceptions import ConfigurationError, StorageUnavailable
+from geventhuey.waiter import ThreadWaiter, waiter
+
+if TYPE_CHECKING:
+    from geventhuey.api import Huey
+
+logger = logging.getLogger('geventhuey.consumer')
+
+
+class Consumer:
+    """Runs an application's tasks in this process: ``start`` and ``stop``, or a ``with`` block.
+
+    Where gevent has patched the process the engine is greenlets of the caller's hub; elsewhere it has a native thread, and so
+    the caller's thread may block as it likes.
+
+    :param huey: the application.
+    :param options: the fields of ``Options``: workers, worker_type, periodic, shutdown_timeout, ...
+    :raises ConfigurationError: an option makes no sense.
+    """
+
+    def __init__(self, huey: Huey, tick: float = TICK, **options: Any) -> None:
+        try:
+            self.options = Options(**options)
+        except TypeError as exc:
+            raise ConfigurationError(f'a consumer has no such option: {exc}') from None
+        if self.options.worker_type == WORKER_PROCESS or self.options.processes > 1:
+            raise ConfigurationError('several processes are started by the command: geventhuey-consumer -k process, or -p N')
+        if huey.always_eager:
+            logger.warning('always_eager is on: tasks run where they are called, and a consumer has nothing to do')
+        self.huey = huey
+        self._tick = tick
+        self._engine: Engine | None = None
+        self._host: _InHub | _InThread | None = None
+        self._signals = 0
+
+    def start(self) -> Consumer:
+        """Tasks are fetched and run.
+
+        :raises ConfigurationError: ``always_eager`` is on, or it runs already.
+        :raises StorageRefused: the storage does not let us in, or is too old. (One that is away is waited for.)
+        """
+        if self.huey.always_eager:
+            raise ConfigurationError('always_eager (immediate) is on: switch it off before a consumer is started')
+        if self._host is not None:
+            raise ConfigurationError('this consumer has been started already; make another one')
+        patched = native.is_patched()
+        if self.options.worker_type == WORKER_GREENLET and not patched:
+            warnings.warn('greenlet workers in a process that gevent has not patched: tasks that wait block each other; call '
+                          'gevent.monkey.patch_all() first of all, or use worker_type="thread"', RuntimeWarning, stacklevel=2)
+        try:
+            self.huey.storage.check()
+        except StorageUnavailable as exc:
+            logger.error('%s (it is waited for)', exc)
+        host = _InHub() if patched else _InThread()
+        self._engine = host.start(lambda: Engine(self.huey, self.options, self._tick))
+        self._host = host
+        return self
+
+    def stop(self, timeout: float | None = None) -> None:
+        """It has stopped; nothing when it does not run.
+
+        Tasks that run have ``timeout`` seconds (``shutdown_timeout`` by default) to end; then they are interrupted and go back to
+        the head of their queue.
+        """
+        if self._host is not None:
+            self._host.stop(self.options.shutdown_timeout if timeout is None else timeout)
+            self._host = None
+
+    def interrupt(self) -> None:
+        """A ``stop`` that is under way does not wait for running tasks any longer."""
+        if self._host is not None:
+            self._host.call(self._running().interrupt)
+
+    def __enter__(self) -> Consumer:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def statistics(self) -> dict[str, int]:
+        """A picture for debugging: what runs, what waits to be settled, and how many tasks have ended in which way."""
+        engine = self._running()
+        return {'running': len(engine.pool.running()), 'unsettled': engine.settler.backlog(), 'fenced': engine.settler.fenced,
+                **engine.settler.counts}
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise ConfigurationError('this consumer has not been started')
+        return self._engine
+
+    # -- as a program ---------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Runs until SIGTERM or SIGINT comes, and stops then; answers the exit code.
+
+        A second signal interrupts what still runs, a third one ends the process at once.
+        """
+        stop = waiter()
+
+        def received(number: int, frame: object) -> None:
+            self._signals += 1
+            if self._signals == 1:
+                self._running().exit_at(self.options.shutdown_timeout + CLEANUP + LAST_SETTLE + 2)
+                stop.wake()
+            elif self._signals == 2:
+                self.interrupt()
+            else:
+                os._exit(1)
+
+        self.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, received)
+        stop.wait(None)
+        logger.info('shutting down')
+        begun = time.monotonic()
+        self.stop()
+        logger.info('stopped, after %.1f s', time.monotonic() - begun)
+        return 0
+
+
+class _InHub:
+    """Hosts an engine in the hub of the thread that starts it."""
+
+    def start(self, make: Callable[[], Engine]) -> Engine:
+        self._hub = gevent.get_hub()
+        self._engine = make()
+        self._engine.start()
+        return self._engine
+
+    def call(self, step: Callable[[], None]) -> None:
+        """The step is taken in the hub, soon; from any thread and from signal handlers."""
+        self._hub.loop.run_callback_threadsafe(step)
+
+    def stop(self, timeout: float) -> None:
+        self._engine.stop(timeout)
+
+
+class _InThread:
+    """Hosts an engine in a native thread with a hub of its own."""
+
+    def __init__(self) -> None:
+        self._ready = ThreadWaiter()
+        self._done = ThreadWaiter()
+        self._error: BaseException | None = None
+        self._timeout = 0.0
+
+    def start(self, make: Callable[[], Engine]) -> Engine:
+        self._make = make
+        native.start_thread(self._run)
+        self._ready.wait(None)
+        if self._error is not None:
+            raise self._error
+        return self._engine
+
+    def _run(self) -> None:
+        hub = self._hub = gevent.get_hub()
+        self._stop = Event()
+        try:
+            self._engine = self._make()
+            self._engine.start()
+        except BaseException as exc:
+            self._error = exc
+            return
+        finally:
+            self._ready.wake()
+        try:
+            self._stop.wait()
+            self._engine.stop(self._timeout)
+        except BaseException:
+            logger.exception('the consumer failed while it stopped')
+        finally:
+            self._done.wake()
+            hub.destroy(destroy_loop=True)
+
+    def call(self, step: Callable[[], None]) -> None:
+        """The step is taken in the hub, soon; from any thread and from signal handlers."""
+        if self._hub.loop is not None:
+            self._hub.loop.run_callback_threadsafe(step)
+
+    def stop(self, timeout: float) -> None:
+        self._timeout = timeout
+        self.call(self._stop.set)
+        self._done.wait(None)

@@ -1,0 +1,121 @@
+"""Fetcher: fetches as many tasks as there are free workers, never more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from geventhuey.consumer.component import Component, Outage, Pool
+from geventhuey.exceptions import StorageError
+from geventhuey.lease import Lease
+from geventhuey.storage.base import MAX_FETCH, BaseStorage
+
+#: Seconds that it waits to be woken at most. Then it looks itself: so much a lost wake token can cost.
+LONGEST_WAIT = 5.0
+#: Bytes that one answer should not exceed by much.
+MAX_ANSWER = 4 * 1024 * 1024
+
+
+class Fetcher(Component):
+    """Moves messages from the storage to the pool: at once when there are any, and woken when there are not.
+
+    While it can take messages, a second greenlet waits for the wake token.  A token that comes when it cannot is given back, so
+    that another consumer gets it.
+
+    :param backlog: says whether so much is unsettled that no more should be fetched.
+    """
+
+    def __init__(self, storage: BaseStorage, waiting: BaseStorage, lease: Lease, pool: Pool, limits: Mapping[str, int],
+                 backlog: Callable[[], bool], outage: Outage) -> None:
+        super().__init__(outage)
+        self._storage = storage
+        self._waiting = waiting
+        self._lease = lease
+        self._pool = pool
+        self._limits = limits
+        self._queues = list(limits)
+        self._backlog = backlog
+        self._room = Event()            # a worker is free, or the backlog is gone
+        self._news = Event()            # there may be something to fetch
+        self._hungry = Event()          # it could take something
+        self._at_most = MAX_FETCH
+        self._ear: Any = None
+        #: How many listen to the events, as the last fetch said.
+        self.listeners = 0
+
+    def start(self) -> None:
+        super().start()
+        self._ear = gevent.spawn(self._listen)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """It fetches no more; what is in the queue is for others, who are woken."""
+        super().stop(timeout)
+        if self._ear is not None:
+            self._ear.kill()
+            try:
+                self._storage.wake(self._queues)
+            except StorageError:        # whoever waits looks for himself, soon
+                pass
+
+    def is_alive(self) -> bool:
+        return super().is_alive() and (self._ear is None or self._stopping or not self._ear.dead)
+
+    def freed(self) -> None:
+        """A worker is free, or something was settled."""
+        if not self._room.is_set():
+            self._room.set()
+
+    def run_once(self) -> None:
+        """Fetches once, and waits for a worker to be free or for something to fetch."""
+        wanted = min(self._pool.free(), self._at_most)
+        if wanted <= 0 or self._backlog():
+            self._wait_for_room()
+            return
+        self._hungry.set()
+        fetched = self._lease.fetch(self._storage, self._limits, wanted)
+        self.listeners = fetched.listeners
+        size = 0
+        for delivery in fetched.deliveries:
+            size += len(delivery.message)
+            self._pool.put(delivery)
+        self._adapt(size, len(fetched.deliveries))
+        if len(fetched.deliveries) < wanted:
+            self._outage.over()         # it may wait long from here on
+            if self._news.wait(LONGEST_WAIT if fetched.next_due is None else min(LONGEST_WAIT, fetched.next_due)):
+                self._news.clear()
+
+    def _adapt(self, size: int, count: int) -> None:
+        """The next answer will not be much larger than MAX_ANSWER."""
+        if size > MAX_ANSWER:
+            self._at_most = max(1, count // 2)
+        elif count == self._at_most < MAX_FETCH:
+            self._at_most = min(MAX_FETCH, count * 2)
+
+    def _wait_for_room(self) -> None:
+        self._hungry.clear()
+        if self._news.is_set():         # somebody else may have the time for it
+            self._news.clear()
+            self._storage.wake(self._queues)
+        self._room.clear()
+        if self._pool.free() <= 0 or self._backlog():
+            self._room.wait(LONGEST_WAIT)
+
+    def _listen(self) -> None:
+        """Waits for the token whenever the fetcher could take something."""
+        pause = 0.05
+        while not self._stopping:
+            self._hungry.wait()
+            try:
+                if self._waiting.wait_wake(self._queues, LONGEST_WAIT):
+                    self._news.set()
+                    if not self._hungry.is_set():
+                        self._news.clear()
+                        self._storage.wake(self._queues)
+                pause = 0.05
+            except StorageError as exc:
+                self._outage.begun(exc)
+                gevent.sleep(pause)
+                pause = min(2.0, pause * 2)

@@ -1,0 +1,158 @@
+"""Where tasks run: parked greenlets of the engine's hub, or native threads. Both know what runs right now."""
+
+from __future__ import annotations
+
+import _queue
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import getcurrent
+
+from geventhuey import native
+from geventhuey.exceptions import TaskInterrupted
+from geventhuey.executor import Executor, Outcome
+from geventhuey.storage.base import Delivery
+
+logger = logging.getLogger('geventhuey.consumer')
+
+Ended = Callable[[Outcome], None]
+Announce = Callable[[bytes], None]
+
+
+class GreenPool:
+    """Up to ``size`` greenlets, made when they are needed and parked in between: waking one costs a tenth of making one.
+
+    :param ended: takes the outcome of each delivery; called in the worker, it must not switch.
+    :param announce: takes the event that a task begins.
+    """
+
+    def __init__(self, size: int, executor: Executor, ended: Ended, announce: Announce) -> None:
+        self.size = size
+        self._executor = executor
+        self._ended = ended
+        self._announce = announce
+        self._parked: list[Any] = []
+        self._running: dict[Any, Delivery] = {}
+        self._hub = gevent.get_hub()
+        self._closed = False
+
+    def free(self) -> int:
+        """How many deliveries it can take now."""
+        return self.size - len(self._running)
+
+    def running(self) -> list[Delivery]:
+        """What runs right now."""
+        return list(self._running.values())
+
+    def put(self, delivery: Delivery) -> None:
+        """The delivery runs as soon as the hub comes to it."""
+        if self._parked:
+            worker = self._parked.pop()
+            self._running[worker] = delivery
+            self._hub.loop.run_callback(worker.switch, delivery)
+        else:
+            worker = gevent.Greenlet(self._work, delivery)
+            self._running[worker] = delivery
+            worker.start()
+
+    def _work(self, delivery: Delivery) -> None:
+        me = getcurrent()
+        while True:
+            outcome = self._executor.execute(delivery, self._announce)
+            # no switch from here until it is parked: nobody ever sees the delivery nowhere
+            self._running.pop(me, None)
+            self._parked.append(me)
+            self._ended(outcome)
+            del outcome
+            woken = self._park()
+            if woken is None:
+                return
+            delivery = woken
+
+    def _park(self) -> Delivery | None:
+        """The next delivery, or None when the pool is closed. What is thrown at a parked greenlet was meant for a task that is over."""
+        while not self._closed:
+            try:
+                woken: Delivery | None = self._hub.switch()
+                if woken is not None:
+                    return woken
+            except BaseException as exc:
+                logger.debug('a parked worker swallowed %s', type(exc).__name__)
+        return None
+
+    def interrupt(self, exc: TaskInterrupted) -> None:
+        """The exception is raised in every task that runs."""
+        for worker in list(self._running):
+            self._hub.loop.run_callback(worker.throw, exc)
+
+    def close(self) -> None:
+        """Parked greenlets end; those that still run do so when their task is over."""
+        self._closed = True
+        parked, self._parked = self._parked, []
+        for worker in parked:
+            self._hub.loop.run_callback(worker.switch, None)
+
+
+class ThreadPool:
+    """Up to ``size`` native threads, started when they are needed; outcomes come back to the engine's hub."""
+
+    def __init__(self, size: int, executor: Executor, ended: Ended, announce: Announce) -> None:
+        self.size = size
+        self._executor = executor
+        self._ended = ended
+        self._announce = announce
+        self._work_queue: _queue.SimpleQueue[Delivery | None] = _queue.SimpleQueue()
+        self._threads = 0
+        self._running: dict[tuple[str, int], Delivery] = {}
+        self._returned: deque[Outcome | bytes] = deque()
+        self._news = gevent.get_hub().loop.async_()
+        self._news.start(self._take_returned)
+
+    def free(self) -> int:
+        """How many deliveries it can take now."""
+        return self.size - len(self._running)
+
+    def running(self) -> list[Delivery]:
+        """What runs right now."""
+        return list(self._running.values())
+
+    def put(self, delivery: Delivery) -> None:
+        """The delivery runs in the next free thread."""
+        self._running[delivery[:2]] = delivery
+        if self._threads < len(self._running):
+            self._threads += 1
+            native.start_thread(self._work)
+        self._work_queue.put(delivery)
+
+    def _work(self) -> None:
+        while True:
+            delivery = self._work_queue.get()
+            if delivery is None:
+                return
+            self._return(self._executor.execute(delivery, self._return))
+
+    def _return(self, news: Outcome | bytes) -> None:
+        self._returned.append(news)
+        self._news.send()
+
+    def _take_returned(self) -> None:
+        """In the hub: what the threads have handed in."""
+        while self._returned:
+            news = self._returned.popleft()
+            if isinstance(news, bytes):
+                self._announce(news)
+            else:
+                self._running.pop(news.delivery[:2], None)
+                self._ended(news)
+
+    def interrupt(self, exc: TaskInterrupted) -> None:
+        """Nothing: a thread cannot be interrupted."""
+
+    def close(self) -> None:
+        """Threads end when their task is over."""
+        for _ in range(self._threads):
+            self._work_queue.put(None)
+        self._news.close()

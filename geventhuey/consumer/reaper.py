@@ -1,0 +1,111 @@
+"""Reaper: brings back the tasks of consumers that fell silent."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from typing import Any, NamedTuple
+
+from geventhuey import lease as leases
+from geventhuey.consumer.component import Component, Outage
+from geventhuey.exceptions import StorageError
+from geventhuey.lease import Lease
+from geventhuey.storage.base import BaseStorage
+
+logger = logging.getLogger('geventhuey.consumer')
+
+#: Messages that one step takes back at most.
+CHUNK = 200
+#: Seconds between two trims of old revocations.
+TRIM_INTERVAL = 60.0
+EVICTED = 'x'
+
+
+class _Seen(NamedTuple):
+    """A beat, and since when (by our own clock) it has stood still."""
+
+    beat: str
+    since: float
+
+
+class Reaper(Component):
+    """Compares beats with those it saw before: one that has stood still for the lease, by our own clock, is a dead consumer's.
+
+    Whatever breaks the view (an error, a restart of the storage) starts all windows anew.  A process of this very host that does
+    not exist any more need not be waited for.
+    """
+
+    def __init__(self, storage: BaseStorage, own: Lease, lease: float, interval: float, max_deliveries: int,
+                 result_ttl: float | None, outage: Outage) -> None:
+        super().__init__(outage)
+        self._storage = storage
+        self._own = own
+        self._lease = lease
+        self._interval = interval
+        self._max_deliveries = max_deliveries
+        self._result_ttl = result_ttl
+        self._seen: dict[str, _Seen] = {}
+        self._orphans: set[str] = set()
+        self._trimmed = time.monotonic()
+
+    def rest(self) -> float:
+        return self._interval * random.uniform(0.9, 1.1)
+
+    def run_once(self) -> None:
+        """Looks at every consumer once, and takes back what the dead ones held."""
+        try:
+            consumers = self._storage.consumers()
+            info = self._storage.consumer_info() if len(consumers) > 1 or not self._seen else {}
+            self._adopt_orphans(consumers, info)
+            self._look(consumers, info)
+            if time.monotonic() - self._trimmed > TRIM_INTERVAL:
+                self._storage.trim()
+                self._trimmed = time.monotonic()
+        except StorageError:
+            self._seen.clear()
+            raise
+
+    def _look(self, consumers: dict[str, str], info: dict[str, bytes]) -> None:
+        now = time.monotonic()
+        seen = self._seen
+        self._seen = {name: seen[name] if name in seen and seen[name].beat == beat else _Seen(beat, now)
+                      for name, beat in consumers.items()}
+        for name, (beat, since) in list(self._seen.items()):
+            if name == self._own.consumer:
+                continue
+            if beat == EVICTED or now - since >= self._lease or _has_ended(info.get(name)):
+                self._reap(name, beat)
+
+    def _reap(self, name: str, beat: str) -> None:
+        """Takes back all that the consumer held."""
+        requeued = dead = 0
+        while True:
+            reaped = self._storage.reap(name, beat, self._max_deliveries, CHUNK, self._result_ttl)
+            if reaped is None:          # it lives, or another reaper was first
+                break
+            requeued += reaped.requeued
+            dead += reaped.dead
+            if reaped.done:
+                break
+            beat = EVICTED
+        if requeued or dead:
+            logger.warning('consumer %s is dead: %d of its tasks are back in the queue, %d went to the dead letters', name, requeued, dead)
+
+    def _adopt_orphans(self, consumers: dict[str, str], info: dict[str, bytes]) -> None:
+        """A consumer that is described but not registered, at two looks, has lost its registration and its life."""
+        missing = set(info) - set(consumers) - set(self._own.names)
+        for name in missing & self._orphans:
+            self._storage.adopt(name)
+        self._orphans = missing
+
+
+def _has_ended(info: bytes | None) -> bool:
+    """True when the consumer was a process of this host and boot, and is none any more."""
+    try:
+        said: dict[str, Any] = json.loads(info or b'{}')
+        boot, pid, started = said.get('boot'), said.get('pid'), said.get('started')
+    except (ValueError, AttributeError):
+        return False
+    return bool(boot and started) and boot == leases.same_boot() and leases.process_started(int(pid or 0)) != started
