@@ -131,9 +131,9 @@ def set_up_logging(flags: argparse.Namespace) -> None:
 
 def announce(path: str, huey: Huey, options: Options) -> None:
     """The log says what this consumer runs with. Raises StorageRefused when the storage does not let us in."""
-    from gevent import version_info
+    import gevent
     count = int(os.environ.get(supervisor.COUNT_VARIABLE, '1'))
-    logger.info('geventhuey %s, gevent %s: %s with %d %s%s, PID %d', geventhuey.__version__, '.'.join(map(str, version_info[:3])), path,
+    logger.info('geventhuey %s, gevent %s: %s with %d %s%s, PID %d', geventhuey.__version__, gevent.__version__, path,
                 options.workers, options.worker_type + ('s' if options.workers > 1 else ''),
                 f' in each of {count} processes' if count > 1 else '', os.getpid())
     logger.info('application %r, queue %r, serializer %s, tasks at %s', huey.name, 'default', huey.serializer.name, huey.storage.describe())

@@ -120,16 +120,17 @@ class Consumer:
         def received(number: int, frame: object) -> None:
             self._signals += 1
             if self._signals == 1:
-                self._running().exit_at(self.options.shutdown_timeout + CLEANUP + LAST_SETTLE + 2)
+                if self._engine is not None:
+                    self._engine.exit_at(self.options.shutdown_timeout + CLEANUP + LAST_SETTLE + 2)
                 stop.wake()
             elif self._signals == 2:
                 self.interrupt()
             else:
                 os._exit(1)
 
-        self.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, received)
+        self.start()
         stop.wait(None)
         logger.info('shutting down')
         begun = time.monotonic()
