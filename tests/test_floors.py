@@ -19,7 +19,7 @@ FLOORS = {
     'exceptions': 0, 'clock': 0, 'crontab': 0, 'message': 0, 'serializer': 0, 'native': 0, 'waiter': 0,
     'storage': 1,
     'task': 2, 'registry': 2, 'events': 2, 'signals': 2, 'revocation': 2,
-    'executor': 3, 'result': 3, 'lease': 3, 'workflow': 3, 'locks': 3, 'limits': 3,
+    'executor': 3, 'function': 3, 'result': 3, 'lease': 3, 'workflow': 3, 'locks': 3, 'limits': 3,
     'api': 4,
     'consumer': 5,
     'cli': 6, 'testing': 6, 'contrib': 6, '__main__': 6, '': 6,
@@ -29,7 +29,7 @@ FLOORS = {
 PERMITTED = {('geventhuey.api', 'create_consumer', 'geventhuey.consumer')}
 
 #: Parts of the consumer that know the other parts ('' is geventhuey.consumer, which names what leaves it) ...
-KNOW_ALL = {'', 'consumer', 'supervisor'}
+KNOW_ALL = {'', 'consumer', 'engine'}
 #: ... and those that every part knows.
 KNOWN_TO_ALL = {'component', 'options'}
 
@@ -212,7 +212,7 @@ def test_what_is_installed_is_whole(tmp_path):
     ('consumer.fetcher', 'from .component import Component'),
     ('consumer.fetcher', 'from geventhuey.consumer import options'),
     ('consumer.consumer', 'from geventhuey.consumer.fetcher import Fetcher'),
-    ('consumer.supervisor', 'from geventhuey.consumer.consumer import Consumer'),
+    ('consumer.engine', 'from geventhuey.consumer.consumer import Consumer'),
     ('cli.main', 'from geventhuey import Huey'),
 ])
 def test_this_is_allowed(module, source, monkeypatch):
