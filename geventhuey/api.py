@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import datetime
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +29,7 @@ from geventhuey.function import PeriodicFunction, TaskFunction
 from geventhuey.lease import HandLease
 from geventhuey.message import PERIODIC, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message, check_name
 from geventhuey.result import EagerTaskResult, TaskResultWrapper
-from geventhuey.revocation import Revocations, field_of
+from geventhuey.revocation import Revocations, field_of, fields_of
 from geventhuey.serializer import Serializer
 from geventhuey.serializer import serializer as serializer_of
 from geventhuey.storage.base import BaseStorage, Delivery, Keep, NoteError, Settlement
@@ -48,6 +48,8 @@ from geventhuey.task import (
 
 if TYPE_CHECKING:
     from geventhuey.consumer.consumer import Consumer
+
+logger = logging.getLogger('geventhuey')
 
 T = TypeVar('T')
 
@@ -90,21 +92,23 @@ class Huey:
         self.blocking = blocking
         self.utc = utc
         self.serializer = serializer_of(serializer)
-        self.result_ttl = None if result_ttl is None else float(check_number('result_ttl', result_ttl, MAX_DELAY)) or None
+        self.result_ttl = None if result_ttl is None else float(check_number('result_ttl', result_ttl, MAX_DELAY))
+        if self.result_ttl == 0:
+            raise ConfigurationError('result_ttl=0 would keep no result: use None to keep all, result_store=False to keep none')
         self.clock = clock or Clock()
         self.registry = TaskRegistry(self.serializer, self.clock)
         self._use(self.get_storage(**storage_kwargs))
-        self._hand: HandLease | None = None
 
     @staticmethod
     def from_url(url: str, name: str = 'huey', **settings: Any) -> Huey:
         """The application at a URL: ``redis://``, ``rediss://``, ``unix://`` or ``memory://``."""
-        scheme = url.partition('://')[0]
+        scheme, slashes, _ = url.partition('://')
         if scheme == 'memory':
             return MemoryHuey(name, **settings)
         if url.startswith(REDIS_SCHEMES):
             return RedisHuey(name, url=url, **settings)
-        raise ConfigurationError(f'a URL that begins with {scheme!r} is not understood: use redis://, rediss://, unix:// or memory://')
+        begins = f'that begins with {scheme!r}' if slashes else 'without ://'       # the rest may hold a password
+        raise ConfigurationError(f'a URL {begins} is not understood: use redis://, rediss://, unix:// or memory://')
 
     def get_storage(self, **storage_kwargs: Any) -> BaseStorage:
         """The storage; override it in a subclass."""
@@ -117,6 +121,7 @@ class Huey:
 
     def _use(self, storage: BaseStorage) -> None:
         self.storage = storage
+        self._hand = HandLease(storage)
         self.revocations = Revocations(storage, self.clock, WEEK)
 
     @property
@@ -132,6 +137,10 @@ class Huey:
     def results(self) -> bool:
         """Another name for ``result_store``."""
         return self.result_store
+
+    @results.setter
+    def results(self, value: bool) -> None:
+        self.result_store = value
 
     # -- decorators -----------------------------------------------------------------------------------------
 
@@ -161,8 +170,9 @@ class Huey:
 
         It runs once per minute, however many consumers there are, and takes no arguments.  A call of it stays a call.
         """
-        if not callable(validate_datetime):
-            raise TypeError(f'validate_datetime must be callable, such as crontab(minute="0"); not {validate_datetime!r}')
+        if not _takes_one_argument(validate_datetime):
+            raise TypeError('validate_datetime must be callable with a datetime, as crontab(minute="0") is; '
+                            f'not {validate_datetime!r}')
 
         def decorate(func: Callable[..., Any]) -> PeriodicFunction:
             cls = task_class(_plain_function(func), name, validate_datetime=validate_datetime)
@@ -188,6 +198,7 @@ class Huey:
         :raises EnqueueOutcomeUnknown: the connection broke on the way; it may have been enqueued.
         :raises QueueWriteException: the storage cannot be reached, or refused; it has not been enqueued.
         """
+        _check_task(task)
         if self.always_eager:
             return self._run_eagerly(task)
         if task.eta is not None and task.eta > self.clock.now():
@@ -203,6 +214,7 @@ class Huey:
 
     def add_schedule(self, task: QueueTask, delay: float | None = None) -> Any:
         """The task is in the schedule, due at its ``execute_time``, or ``delay`` seconds from now; at once with neither."""
+        _check_task(task)
         if self.always_eager:
             return self._run_eagerly(task)
         if delay is not None:
@@ -220,8 +232,6 @@ class Huey:
         return self._wrapper(task)
 
     def _message(self, task: QueueTask) -> Message:
-        if not isinstance(task, QueueTask):
-            raise TypeError(f'a task is needed, not {task!r}')
         if not task.importable and not self.storage.in_process:
             raise ConfigurationError(f'{task.task_name} is defined where no consumer can import it: put it into a module, '
                                      f'or give it a name that both sides use: @huey.task(name="...")')
@@ -247,9 +257,6 @@ class Huey:
         With ``blocking`` it waits up to the storage's ``read_timeout`` seconds.  Raises QueueException for a task of a name
         that is not registered (it goes to the dead letters), QueueReadException when the storage cannot be read.
         """
-        if self._hand is None:
-            self._hand = HandLease(self.storage)
-            atexit.register(self.close)
         timeout = float(getattr(self.storage, 'read_timeout', 1.0)) if self.blocking else 0.0
         try:
             delivery = self._hand.take({DEFAULT_QUEUE: 1}, timeout)
@@ -283,11 +290,15 @@ class Huey:
         except StorageError as exc:
             raise DataStorePutException(f'{type(exc).__name__}: {exc}') from exc
         if outcome.error is not None:
-            raise outcome.error
+            try:
+                raise outcome.error
+            finally:
+                del outcome         # the error's traceback holds this frame
         return outcome.value
 
     def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        self.storage.settle(delivery.consumer, [Settlement(delivery.tag, outcome.effects)])
+        if not self._hand.settle(delivery, Settlement(delivery.tag, outcome.effects)):
+            logger.warning('a task from dequeue() was not held any more at its end: nothing is kept of it, and it may run twice')
 
     def _store(self, outcome: Outcome) -> None:
         """What the run of a task that was never in a queue leaves behind."""
@@ -325,10 +336,12 @@ class Huey:
 
     def pending(self, limit: int | None = None) -> list[QueueTask]:
         """The tasks in the queue, the newest first; ``limit`` of them at most."""
+        _check_limit(limit)
         return self._looked(lambda: self._tasks(self.storage.pending(DEFAULT_QUEUE, limit)), QueueReadException)
 
     def scheduled(self, limit: int | None = None) -> list[QueueTask]:
         """The tasks in the schedule, the soonest first; ``limit`` of them at most."""
+        _check_limit(limit)
         return self._looked(lambda: self._tasks([raw for _, raw in self.storage.scheduled(limit)]), ScheduleReadException)
 
     def all_results(self) -> dict[str, bytes]:
@@ -353,6 +366,7 @@ class Huey:
 
     def errors(self, limit: int | None = None, offset: int = 0) -> list[dict[str, Any]]:
         """The last errors of tasks, the newest first: dicts with id, task, retries, execute_time, error and traceback."""
+        _check_limit(limit, offset)
         entries = self._looked(lambda: self.storage.errors(limit, offset), DataStoreGetException)
         return [self.serializer.loads(entry) for entry in entries]
 
@@ -397,11 +411,11 @@ class Huey:
 
         A task that runs is not touched.  A periodic task is revoked as a whole.  A later call replaces an earlier one.
         """
-        self._looked(lambda: self.revocations.revoke(field_of(task), revoke_until, revoke_once), DataStorePutException)
+        self.revocations.revoke(field_of(task), revoke_until, revoke_once)
 
     def restore(self, task: QueueTask) -> bool:
         """The task is not revoked any more; True when it was."""
-        return self._looked(lambda: self.revocations.restore(field_of(task)), DataStorePutException)
+        return self.revocations.restore(field_of(task))
 
     def revoke_by_id(self, task_id: str, revoke_until: datetime.datetime | None = None, revoke_once: bool = False) -> None:
         """``revoke`` by the task's id."""
@@ -415,7 +429,7 @@ class Huey:
         """True when the task (or the task of this id) would be skipped at ``dt`` (naive: local time; now by default)."""
         if isinstance(task, QueueTask) and task.flags & (REVOKED | REVOKED_FOR_GOOD):
             return True
-        return self._looked(lambda: self.revocations.is_revoked(field_of(task), dt, peek), DataStoreGetException)
+        return any(self.revocations.is_revoked(field, dt, peek) for field in fields_of(task))
 
     # -- consumers, and the end -----------------------------------------------------------------------------
 
@@ -434,9 +448,7 @@ class Huey:
 
     def close(self) -> None:
         """What was taken with ``dequeue`` and not executed is back in its queue; connections are closed."""
-        hand, self._hand = self._hand, None
-        if hand is not None:
-            hand.close()
+        self._hand.close()
         self.storage.close()
 
     def __repr__(self) -> str:
@@ -465,8 +477,32 @@ class MemoryHuey(Huey):
 
 
 def _plain_function(func: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, when it can be a task. Raises ConfigurationError for a coroutine function: it would never be awaited."""
-    if inspect.iscoroutinefunction(func):
-        raise ConfigurationError(f'{func.__qualname__} is async: tasks are ordinary functions, '
+    """The function, when it can be a task. Raises ConfigurationError for an async one: it would never be awaited."""
+    if not callable(func):
+        raise TypeError(f'a function is needed, not {func!r}')
+    if any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (func, type(func).__call__)):
+        raise ConfigurationError(f'{getattr(func, "__qualname__", func)} is async: tasks are ordinary functions, '
                                  f'and in a greenlet what blocks lets the others go on')
     return func
+
+
+def _check_task(task: QueueTask) -> None:
+    if not isinstance(task, QueueTask):
+        raise TypeError(f'a task is needed, not {task!r}')
+    check_task_id(task.task_id)
+
+
+def _takes_one_argument(func: Any) -> bool:
+    """False for what cannot be called with one argument, such as the function below ``@huey.periodic_task`` without parentheses."""
+    try:
+        inspect.signature(func).bind(None)
+    except TypeError:
+        return False
+    except ValueError:      # a builtin that does not say
+        return callable(func)
+    return True
+
+
+def _check_limit(*limits: int | None) -> None:
+    for limit in limits:
+        check_number('a limit or offset', limit or 0, 2 ** 31, int)

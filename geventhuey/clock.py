@@ -38,6 +38,11 @@ class ManualClock(Clock):
         """``listener()`` is called after every step."""
         self._listeners.append(listener)
 
+    def forget(self, listener: Callable[[], None]) -> None:
+        """``listener`` is not called any more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
 
 class SyncedClock(Clock):
     """The clock of somebody else (a server), as last heard, carried on by this machine's monotonic clock."""
@@ -62,13 +67,16 @@ def to_timestamp(moment: datetime.datetime, local: bool = True) -> float:
     """Unix seconds of a datetime, with its microseconds.
 
     An aware datetime says itself what it means.  A naive one is local time when ``local``, UTC otherwise.
-    Raises TypeError for anything else than a datetime.
+    Raises TypeError for anything else than a datetime, ValueError for one at the edge of time.
     """
     if not isinstance(moment, datetime.datetime):
         raise TypeError(f'a datetime is needed, not {moment!r} ({type(moment).__name__})')
     if moment.tzinfo is None and not local:
         moment = moment.replace(tzinfo=datetime.timezone.utc)
-    return moment.timestamp()
+    try:
+        return moment.timestamp()
+    except (OverflowError, OSError) as exc:
+        raise ValueError(f'{moment!r} is too early or too late') from exc
 
 
 def to_datetime(timestamp: float, utc: bool) -> datetime.datetime:

@@ -23,7 +23,8 @@ logger = logging.getLogger('geventhuey.executor')
 #: Characters of an error's text and of a traceback that are kept and logged at most.
 MAX_TEXT, MAX_TRACEBACK = 2000, 10_000
 
-FINISHED, FAILED, RETRYING, REVOKED_OUTCOME, DEAD, RELEASED = 'finished', 'failed', 'retrying', 'revoked', 'dead', 'released'
+FINISHED, FAILED, RETRYING, DEAD, RELEASED = 'finished', 'failed', 'retrying', 'dead', 'released'
+REVOKED_OUTCOME, EXPIRED = 'revoked', 'expired'
 
 
 class Outcome(NamedTuple):
@@ -60,10 +61,18 @@ class Executor:
             message = Message.decode(delivery.message)
         except MessageError as exc:
             return self._dead(delivery, None, str(exc))
+        try:
+            return self._execute(delivery, message, started)
+        except BaseException as exc:        # beside the task itself: an argument that raises as it is read, an interrupt of the log
+            if self._is_interrupt(exc):
+                return Outcome(delivery, RELEASED, error=exc)
+            return self._dead(delivery, message, f'its message or its end cannot be dealt with: {error_text(exc)}')
+
+    def _execute(self, delivery: Delivery, message: Message, started: Callable[[bytes], None] | None) -> Outcome:
         if message.flags & (REVOKED | REVOKED_FOR_GOOD):
             return self._revoked(delivery, message)
         if message.expires is not None and message.expires <= self._clock.now():
-            return self._dead(delivery, message, 'it expired before it was started', log=False)
+            return self._expired(delivery, message)
         try:
             task = self._registry.task(message)
         except QueueException as exc:
@@ -75,7 +84,7 @@ class Executor:
     def run(self, delivery: Delivery, message: Message, task: QueueTask) -> Outcome:
         """The task has run."""
         begun = time.perf_counter()
-        value, error, trace = None, None, ''
+        value, error, trace, data = None, None, '', task.get_data()
         try:
             value = contextvars.Context().run(task.execute)
             effects = self._result(message, value)
@@ -85,11 +94,17 @@ class Executor:
             # An exception's traceback holds the frames and all that they hold: keep the text, let the rest go.
             error, trace = exc, traceback_text(exc)
             effects = ()
+            if task.retries > 0 and task.get_data() is data:
+                # a retry starts with what the caller gave, not with what the failed run has made of it
+                task.set_data(self._registry.task(message).get_data())
         duration = time.perf_counter() - begun
         if error is not None:
-            return self._failed(delivery, message, task, error, trace, duration)
+            try:
+                return self._failed(delivery, message, task, error, trace, duration)
+            finally:
+                del error                   # its traceback holds this frame: together they would be garbage for the collector
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug('%r finished in %.3f s', task, duration)
+            _say(logging.DEBUG, '%r finished in %.3f s', task, duration)
         if self._listening():
             effects += (Publish(events.event(events.EVENT_FINISHED, task, duration=duration)),)
         return Outcome(delivery, FINISHED, effects, value=value)
@@ -97,12 +112,13 @@ class Executor:
     def _is_interrupt(self, exc: BaseException) -> bool:
         """True when the consumer's interrupt ended the task, also by way of an error that it caused while it passed through."""
         ours = self.interrupting
-        seen = 0
-        current: BaseException | None = exc
-        while ours is not None and current is not None and seen < 100:
+        links, seen = [exc], 0
+        while ours is not None and links and seen < 100:
+            current = links.pop()
             if current is ours:
                 return True
-            current, seen = current.__cause__ or current.__context__, seen + 1
+            links += [link for link in (current.__cause__, current.__context__) if link is not None]
+            seen += 1
         return False
 
     def _result(self, message: Message, value: object) -> tuple[Effect, ...]:
@@ -129,9 +145,12 @@ class Executor:
                  'retry_delay': task.retry_delay, 'execute_time': task.eta, 'error': text, 'traceback': trace})))
         if self._listening():
             noted.append(Publish(events.event(events.EVENT_ERROR_TASK, task, error=True, duration=duration, traceback=trace)))
-        if task.retries > 0:
-            return Outcome(delivery, RETRYING, (*noted, *self._retry(message, task, text)), error)
-        logger.error('%r failed: %s\n%s', task, text, trace)
+        try:
+            if task.retries > 0:
+                return Outcome(delivery, RETRYING, (*noted, *self._retry(message, task, text)), error)
+        except Exception as exc:            # by what the task has made of its own settings
+            text = f'{text}, and cannot be tried again: {error_text(exc)}'
+        _say(logging.ERROR, '%r failed: %s\n%s', task, text, trace)
         if message.flags & WANTS_RESULT:
             noted.append(self._error_record(message, task, text, trace))
         return Outcome(delivery, FAILED, tuple(noted), error)
@@ -147,9 +166,10 @@ class Executor:
         """The task once more, with one retry less: at once, or when its delay is over."""
         task.retries -= 1
         task.eta = self._clock.now() + task.retry_delay if task.retry_delay else None
-        raw = self._registry.message(task, message.flags)._replace(created=message.created).encode()
-        logger.warning('%r failed and is tried again%s: %s', task,
-                       f' in {task.retry_delay:g} s' if task.retry_delay else '', text)
+        task.flags = flags = message.flags & ~REVOKED
+        raw = self._registry.message(task, flags)._replace(created=message.created).encode()
+        _say(logging.WARNING, '%r failed and is tried again%s: %s', task,
+             f' in {task.retry_delay:g} s' if task.retry_delay else '', text)
         effects: list[Effect] = [Schedule(raw, task.retry_delay) if task.retry_delay else Enqueue(raw)]
         if self._listening():
             effects.append(Publish(events.event(events.EVENT_RETRYING, task)))
@@ -164,20 +184,40 @@ class Executor:
         if self._listening():
             task = self._registry.decode(delivery.message)
             effects.append(Publish(events.event(events.EVENT_REVOKED, task)))
-        logger.debug('%s: %s was revoked and is not run', message.name, message.id)
+        _say(logging.DEBUG, '%s: %s was revoked and is not run', message.name, message.id)
         return Outcome(delivery, REVOKED_OUTCOME, tuple(effects))
 
-    def _dead(self, delivery: Delivery, message: Message | None, reason: str, log: bool = True) -> Outcome:
+    def _expired(self, delivery: Delivery, message: Message) -> Outcome:
+        effects: list[Effect] = []
+        if message.flags & WANTS_RESULT:
+            effects.append(Keep(message.id, base.LOST + b'it expired before it was started', base.TOMBSTONE_TTL))
+        _say(logging.INFO, '%s: %s expired before it was started and is not run', message.name, message.id)
+        return Outcome(delivery, EXPIRED, tuple(effects))
+
+    def _dead(self, delivery: Delivery, message: Message | None, reason: str) -> Outcome:
         """The delivery cannot be run, by nobody: it goes to the dead letters."""
+        reason = plain_text(reason)         # it may quote the message
         name, task_id = (message.name, message.id) if message else ('a message', '')
         effects: list[Effect] = [Bury(delivery.message, task_id, reason)]
         if message is not None and message.flags & WANTS_RESULT:
             effects.append(Keep(message.id, base.LOST + reason.encode(), self._result_ttl))
         if self._listening():
             effects.append(Publish(events.event(events.EVENT_ERROR_DEQUEUEING, error=True, id=task_id, traceback=reason)))
-        if log:
-            logger.error('%s (id %s) goes to the dead letters: %s', name, task_id, reason)
+        _say(logging.ERROR, '%s (id %s) goes to the dead letters: %s', name, task_id, reason)
         return Outcome(delivery, DEAD, tuple(effects))
+
+
+def plain_text(text: str) -> str:
+    """One line of the text that any log, terminal or encoding takes, not too long."""
+    return ''.join([letter if letter.isprintable() else '?' for letter in text[:MAX_TEXT]])
+
+
+def _say(level: int, text: str, *args: object) -> None:
+    """Logs, and lets nothing that is thrown meanwhile (a handler's lock may switch to other greenlets) change how the delivery ended."""
+    try:
+        logger.log(level, text, *args)
+    except BaseException:
+        pass
 
 
 def error_text(error: BaseException) -> str:

@@ -6,15 +6,18 @@ answer has brought messages, so that a lost or late answer neither loses a messa
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from geventhuey import native
-from geventhuey.exceptions import StorageUnavailable
+from geventhuey.exceptions import StorageError
 from geventhuey.storage.base import BaseStorage, Delivery, Fetched, Settlement, Standing
 from geventhuey.waiter import ThreadWaiter
 
@@ -76,37 +79,49 @@ class HandLease:
 
     def __init__(self, storage: BaseStorage) -> None:
         self._storage = storage
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
         self._lease: Lease | None = None
         self._stopped: ThreadWaiter | None = None
-        self._pid = os.getpid()
+        self._locks: dict[str, Any] = {}
 
     def take(self, queues: Mapping[str, int], timeout: float) -> Delivery | None:
-        """The next message, or None when none has come within ``timeout`` seconds."""
-        lease = self._registered()
-        fetched = lease.fetch(self._storage, queues, 1)
+        """The next message, or None when none has come within ``timeout`` seconds. Any number of threads or greenlets may ask."""
+        fetched = self._fetch(queues)
         if not fetched.deliveries and timeout > 0:
             due = timeout if fetched.next_due is None else min(timeout, fetched.next_due)
             self._storage.wait_wake(list(queues), due)
-            fetched = lease.fetch(self._storage, queues, 1)
+            fetched = self._fetch(queues)
         return fetched.deliveries[0] if fetched.deliveries else None
+
+    def _fetch(self, queues: Mapping[str, int]) -> Fetched:
+        """A fetch by one at a time: two with the same number would bring the same message."""
+        if self._pid != os.getpid():
+            self._reset()
+        with self._locks.setdefault('fetch', threading.Lock()):     # made now: gevent may have patched it since
+            return self._registered().fetch(self._storage, queues, 1)
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
         """The delivery has ended; False when it was not held any more."""
         return self._storage.settle(delivery.consumer, [settlement])[0]
 
     def _registered(self) -> Lease:
-        if self._lease is None or self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._lease = Lease()
-            self._lease.register(self._storage)
+        if self._lease is None:
+            lease = Lease()
+            lease.register(self._storage)
             self._stopped = ThreadWaiter()
-            native.start_thread(beater(self._storage, self._lease, self._stopped))
+            native.start_thread(beater(self._storage, lease, self._stopped))
+            atexit.register(self.close)
+            self._lease = lease
         return self._lease
 
     def close(self) -> None:
         """What is still held is back at the head of its queue."""
         lease, self._lease = self._lease, None
         if lease is not None and self._stopped is not None and self._pid == os.getpid():
+            atexit.unregister(self.close)
             self._stopped.wake()
             while not self._storage.release(lease.consumer, 200).done:
                 pass
@@ -119,8 +134,9 @@ def beater(storage: BaseStorage, lease: Lease, stopped: ThreadWaiter) -> Callabl
         while not stopped.wait(BEAT_INTERVAL):
             try:
                 beating.beat(lease.consumer)
-            except StorageUnavailable:      # the next one may go through; who fetches will hear of it
+            except StorageError:            # the next one may go through; who fetches will hear of it
                 pass
+        beating.close()
     return run
 
 

@@ -22,8 +22,8 @@ def original(module: str, name: str) -> Any:
 
 def is_patched() -> bool:
     """True when gevent's cooperative threads stand in for real ones in this process."""
-    monkey = sys.modules.get('gevent.monkey')
-    return bool(monkey and monkey.is_module_patched('threading'))
+    asked = getattr(sys.modules.get('gevent.monkey'), 'is_module_patched', None)       # missing while another thread imports it
+    return bool(asked and asked('threading'))
 
 
 #: A lock that blocks native threads; greenlets of one thread must not switch while they hold it.

@@ -11,6 +11,8 @@ from geventhuey.exceptions import (
     ResultConsumed,
     SerializationError,
     StorageError,
+    StorageOutcomeUnknown,
+    StorageUnavailable,
     TaskException,
     TaskLost,
     TaskRevoked,
@@ -48,6 +50,7 @@ class TaskResultWrapper:
         self.huey = huey
         self.task = task
         self._result = _MISSING
+        self._record: bytes | None = None       # of a task that has ended, but not with a value
 
     @property
     def task_id(self) -> str:
@@ -77,8 +80,10 @@ class TaskResultWrapper:
         """
         if self._result is not _MISSING:
             return self._result
-        if timeout is not None and timeout < 0:
-            raise ValueError(f'timeout={timeout} is negative; use None to wait without an end')
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f'timeout={timeout}: seconds from 0 are needed; use None to wait without an end')
+        if self._record is not None:
+            return self._read(self._record, blocking)
         try:
             record = self._wait(timeout, preserve) if blocking else self.huey.storage.result(self.task_id, preserve)
         except DataStoreTimeout:
@@ -89,6 +94,7 @@ class TaskResultWrapper:
             raise DataStoreGetException(f'{type(exc).__name__}: {exc}') from exc
         if record is None:
             return None
+        self._record = record                   # whatever it is, and can it be read or not: it will not come again
         return self._read(record, blocking)
 
     def revoke(self) -> None:
@@ -100,8 +106,9 @@ class TaskResultWrapper:
         return self.huey.restore(self.task)
 
     def reset(self) -> None:
-        """Forgets the value that was read, so that the next ``get`` asks the store again."""
+        """Forgets what was read, so that the next ``get`` asks the store again."""
         self._result = _MISSING
+        self._record = None
 
     def __repr__(self) -> str:
         return f'<{type(self).__name__} {self.task_id}>'
@@ -111,11 +118,20 @@ class TaskResultWrapper:
         storage = self.huey.storage
         deadline = None if timeout is None else time.monotonic() + timeout
         me = waiter()
+        was_there = False
         with storage.watching(self.task_id, me.wake):
             while True:
                 left = None if deadline is None else deadline - time.monotonic()
                 me.wait(LOOK_AGAIN if left is None else max(0.0, min(LOOK_AGAIN, left)))
-                record = storage.result(self.task_id, preserve)
+                try:
+                    record = storage.result(self.task_id, preserve)
+                    was_there = True
+                except StorageOutcomeUnknown:       # it may have been read just now, by us, and been lost on the way
+                    raise
+                except StorageUnavailable:
+                    if not was_there:               # never reached: say so at once; an outage in between is waited out
+                        raise
+                    record = None
                 if record is not None:
                     return record
                 if left is not None and left <= 0:
@@ -126,11 +142,12 @@ class TaskResultWrapper:
         try:
             if kind == base.VALUE:
                 self._result = self.huey.serializer.loads(rest)
+                self._record = None
                 return self._result
             if kind == base.ERROR:
-                metadata = {'task_id': self.task_id, **self.huey.serializer.loads(rest)}
+                metadata = {'task_id': self.task_id, **dict(self.huey.serializer.loads(rest))}
                 raise TaskException(str(metadata.get('error')), metadata)
-        except SerializationError as exc:
+        except (SerializationError, TypeError, ValueError) as exc:
             raise DataStoreGetException(f'the result of {self.task_id} cannot be read: {exc}') from exc
         if kind == base.LOST:
             raise TaskLost(f'{self.task_id}: {rest.decode("utf-8", "replace")}', {'task_id': self.task_id})

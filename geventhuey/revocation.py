@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from geventhuey.clock import Clock, to_timestamp
+from geventhuey.exceptions import DataStoreGetException, DataStorePutException, QueueException, StorageError
 from geventhuey.storage.base import BaseStorage, Revocation, name_field, task_field
 from geventhuey.task import PeriodicQueueTask, QueueTask
 
 
 class Revocations:
-    """Revokes, restores and asks. ``ttl``: seconds after which a revocation is forgotten, None for never."""
+    """Revokes, restores and asks. ``ttl``: seconds after which a revocation is forgotten, None for never.
+
+    Raises DataStorePutException when one cannot be written, DataStoreGetException when it cannot be read or taken back.
+    """
 
     def __init__(self, storage: BaseStorage, clock: Clock, ttl: float | None) -> None:
         self._storage = storage
@@ -24,21 +30,33 @@ class Revocations:
         ttl = self._ttl
         if ttl is not None and instant is not None:     # not forgotten while it holds
             ttl = max(ttl, instant - self._clock.now() + ttl)
-        self._storage.revoke(field, Revocation(instant, once), ttl)
+        with _named(DataStorePutException):
+            self._storage.revoke(field, Revocation(instant, once), ttl)
 
     def restore(self, field: str) -> bool:
         """The task or name is not revoked; True when it was."""
-        return self._storage.restore(field)
+        with _named(DataStoreGetException):
+            return self._storage.restore(field)
 
     def is_revoked(self, field: str, moment: datetime.datetime | None, peek: bool) -> bool:
         """True when a run at the moment (naive: local time; None: now) would be skipped; not ``peek``: that was this run."""
-        revocation = self._storage.revocation(field)
+        with _named(DataStoreGetException):
+            revocation = self._storage.revocation(field)
         if revocation is None:
             return False
         if revocation.once:
-            return peek or self._storage.restore(field)
+            return peek or self.restore(field)
         at = self._clock.now() if moment is None else to_timestamp(moment)
         return revocation.until is None or revocation.until > at
+
+
+@contextmanager
+def _named(error: type[QueueException]) -> Iterator[None]:
+    """What goes wrong with the storage is raised as this error."""
+    try:
+        yield
+    except StorageError as exc:
+        raise error(f'{type(exc).__name__}: {exc}') from exc
 
 
 def field_of(task: Any) -> str:
@@ -50,3 +68,10 @@ def field_of(task: Any) -> str:
     if isinstance(task, str):
         return task_field(task)
     raise TypeError(f'a task or a task id is needed, not {task!r}')
+
+
+def fields_of(task: Any) -> tuple[str, ...]:
+    """Where everything is kept that may revoke a task: what revokes it alone, and what revokes all of its name."""
+    own = field_of(task)
+    name = task.task_name if isinstance(task, QueueTask) else ''
+    return (own, name_field(name)) if name and own != name_field(name) else (own,)

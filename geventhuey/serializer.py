@@ -8,6 +8,7 @@ application has allowed.  What it would refuse to read it refuses to write, so t
 from __future__ import annotations
 
 import builtins
+import inspect
 import io
 import pickle
 import sys
@@ -31,10 +32,13 @@ _VALUE_TYPES = {
     'pathlib': ('Path', 'PosixPath', 'WindowsPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath'),
     'pathlib._local': ('Path', 'PosixPath', 'WindowsPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath'),
     'uuid': ('UUID', 'SafeUUID'),
-    'zoneinfo': ('ZoneInfo._unpickle',),
+    'zoneinfo': ('ZoneInfo',),
 }
 _VALUES = {(module, name) for module, names in _VALUE_TYPES.items() for name in names}
 _EXCEPTIONS = {name: cls for name, cls in vars(builtins).items() if isinstance(cls, type) and issubclass(cls, BaseException)}
+
+#: What Python calls the program that is running, in its own process and in those that multiprocessing starts.
+MAIN_NAMES = ('__main__', '__mp_main__')
 
 #: Since protocol 4 pickle names every class and function with this opcode: without it, the stream is plain data.
 _STACK_GLOBAL = b'\x93'
@@ -96,7 +100,9 @@ class RestrictedPickle(AnyPickle):
                     return _EXCEPTIONS[name]
                 if (module, name) in _VALUES:
                     return super().find_class(module, name)
-                if module == '__main__':
+                if (module, name) == ('builtins', 'getattr'):
+                    return _zone_reader
+                if module in MAIN_NAMES:
                     found = [cls for (_, qualname), cls in allowed.items() if qualname == name]
                     if len(found) == 1:
                         return found[0]
@@ -126,12 +132,16 @@ class RestrictedPickle(AnyPickle):
         """
         if not isinstance(cls, type):
             raise TypeError(f'allow() takes a class, not {cls!r}')
-        names = {cls.__module__}
-        if cls.__module__ == '__main__':
-            names.add(main_module_name() or '__main__')
-        for module in names:
+        for module in {cls.__module__, module_name(cls) or cls.__module__}:
             self._allowed[module, cls.__qualname__] = cls
         return cls
+
+
+def _zone_reader(owner: object, name: str) -> Any:
+    """``getattr`` for the one attribute that the pickle of a ZoneInfo asks for."""
+    if owner is getattr(sys.modules.get('zoneinfo'), 'ZoneInfo', None) and name == '_unpickle':
+        return getattr(owner, name)
+    raise _Refused('builtins', 'getattr')
 
 
 class _Refused(Exception):
@@ -155,20 +165,23 @@ def serializer(setting: str | Serializer) -> Serializer:
     return known[setting]()
 
 
-def main_module_name() -> str | None:
-    """The name under which a consumer can import the program that is running, or None when it cannot.
+def module_name(thing: Any) -> str | None:
+    """The name under which a consumer imports the module of the function or class, or None when it cannot.
 
-    ``python -m pkg.app`` says it itself; ``python app.py`` is ``app``, as Python looks for modules beside the script.
+    Of the program that is running, ``python -m pkg.app`` says it itself; ``python app.py`` is ``app``, as Python looks for modules
+    beside the script.
     """
-    main = sys.modules.get('__main__')
-    spec = getattr(main, '__spec__', None)
-    if spec is not None and spec.name:
+    module = str(thing.__module__)
+    if module not in MAIN_NAMES:
+        return module
+    main = getattr(inspect.unwrap(thing), '__globals__', {})    # a profiler's __main__ is not that of the program it runs
+    if main.get('__name__') != module:
+        main = getattr(sys.modules.get(module), '__dict__', {})
+    spec = main.get('__spec__')
+    if spec is not None and spec.name not in MAIN_NAMES:
         return str(spec.name)
-    file = getattr(main, '__file__', None)
-    if not file:
-        return None
-    stem = str(file).replace('\\', '/').rsplit('/', 1)[-1].removesuffix('.py')
-    return stem if stem.isidentifier() else None
+    stem = str(main.get('__file__') or '').replace('\\', '/').rsplit('/', 1)[-1].removesuffix('.py')
+    return stem if stem.isidentifier() and stem not in MAIN_NAMES else None
 
 
 def _first_line(exc: BaseException) -> str:

@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 from geventhuey.clock import Clock, to_datetime, to_timestamp
 from geventhuey.exceptions import ConfigurationError, MessageError, QueueException, SerializationError
 from geventhuey.message import MAX_ID, MAX_NAME, Message
-from geventhuey.serializer import Serializer, main_module_name
+from geventhuey.serializer import Serializer, module_name
 
 #: More retries than this are a mistake, and ten years are longer than any queue lives.
 MAX_RETRIES = 10_000
 MAX_DELAY = 10 * 366 * 86400.0
+#: Unix seconds to both sides, all of which a datetime can show.
+MAX_TIME = 62_135_596_800.0
 
 ValidateDatetime = Callable[[datetime.datetime], bool]
 
@@ -112,13 +114,14 @@ def task_class(func: Callable[..., Any], name: str | None = None, retries_as_arg
     That is the module and the function's name, or ``name`` as it is given.  What is defined in ``__main__`` is named as a consumer
     will import it.
     """
-    module, importable = func.__module__, True
-    if module == '__main__' and name is None:
-        found = main_module_name()
-        importable, module = found is not None, found or module
+    if name is None and not hasattr(func, '__name__'):
+        raise ConfigurationError(f'{func!r} has no name of its own: give it one with name=')
+    home = module_name(func)
+    module = home or func.__module__
+    full_name = check_task_name(f'{module}.{func.__name__}' if name is None else name)
 
     def execute(self: QueueTask) -> Any:
-        args, kwargs = self.get_data()
+        args, kwargs = self.get_data() or ((), {})
         if retries_as_argument:
             kwargs = {**kwargs, 'retries': self.retries}
         if include_task:
@@ -126,7 +129,7 @@ def task_class(func: Callable[..., Any], name: str | None = None, retries_as_arg
         return func(*args, **kwargs)
 
     members: dict[str, Any] = {'execute': execute, '__module__': module, '__doc__': func.__doc__, '__wrapped__': staticmethod(func),
-                               'task_name': name or f'{module}.{func.__name__}', 'importable': importable}
+                               'task_name': full_name, 'importable': name is not None or home is not None}
     base: type[QueueTask] = QueueTask
     if validate_datetime is not None:
         base = PeriodicQueueTask
@@ -148,9 +151,12 @@ class TaskRegistry:
 
         Raises ConfigurationError when the name is taken by another class, or cannot travel.
         """
-        name = cls.__dict__.get('task_name') or f'{cls.__module__}.{cls.__name__}'
-        if not isinstance(name, str) or not name or len(name) > MAX_NAME or len(name.encode()) > 255 or not name.isprintable():
-            raise ConfigurationError(f'task name {name!r}: 1 to {MAX_NAME} printable characters are needed; give a shorter name=')
+        name = cls.__dict__.get('task_name')
+        if not name:
+            module = module_name(cls)
+            cls.importable = module is not None
+            name = f'{module or cls.__module__}.{cls.__name__}'
+        check_task_name(name)
         other = self._classes.get(name)
         if other is not None and other is not cls:
             raise ConfigurationError(f'there is a task named {name!r} already ({other.__module__}.{other.__name__}); '
@@ -161,7 +167,10 @@ class TaskRegistry:
 
     def unregister(self, cls: type[QueueTask]) -> bool:
         """The class is not known any more; True when it was."""
-        return self._classes.pop(cls.task_name, None) is not None
+        if self._classes.get(cls.task_name) is not cls:
+            return False
+        del self._classes[cls.task_name]
+        return True
 
     def __contains__(self, name: str) -> bool:
         return name in self._classes
@@ -187,6 +196,8 @@ class TaskRegistry:
             settings['eta'] = task.eta
         if task.timeout is not None:
             settings['timeout'] = task.timeout
+        if settings:
+            _check_settings(settings)
         try:
             payload = self._serializer.dumps((task.get_data(), settings))
         except SerializationError as exc:
@@ -202,9 +213,11 @@ class TaskRegistry:
         content = self._serializer.loads(message.payload)
         try:
             data, settings = content
+            if settings:
+                _check_settings(settings)
             task = cls(data, message.id, None, settings.get('retries', 0), settings.get('retry_delay', 0))
             task.eta, task.timeout = settings.get('eta'), settings.get('timeout')
-        except (TypeError, ValueError, AttributeError) as exc:
+        except Exception as exc:            # a class of the application's may raise anything
             raise SerializationError(f'the payload is not that of a task: {type(exc).__name__}') from exc
         task.queue, task.priority, task.expires = message.queue, message.priority, message.expires
         task.flags, task.deliveries = message.flags, message.deliveries
@@ -232,7 +245,8 @@ def _arguments(task: QueueTask) -> Iterator[tuple[str, Any]]:
     try:
         args, kwargs = task.get_data()
         func = inspect.unwrap(getattr(type(task), '__wrapped__', type(task).execute))
-        names = list(inspect.signature(func).parameters)
+        names = [name for name, parameter in inspect.signature(func).parameters.items()
+                 if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):
         return
     for position, value in enumerate(args):
@@ -241,10 +255,25 @@ def _arguments(task: QueueTask) -> Iterator[tuple[str, Any]]:
         yield repr(name), value
 
 
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Raises ConfigurationError or TypeError for what a task cannot be run with."""
+    check_number('retries', settings.get('retries', 0), MAX_RETRIES, int)
+    check_number('retry_delay', settings.get('retry_delay', 0), MAX_DELAY)
+    check_number('eta, in seconds from 1970,', abs(settings.get('eta', 0)), MAX_TIME)
+    check_number('timeout', settings.get('timeout', 0), MAX_DELAY)
+
+
+def check_task_name(name: object) -> str:
+    """The name, when a task may have it. Raises ConfigurationError otherwise."""
+    if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= MAX_NAME or len(name.encode()) > 255:
+        raise ConfigurationError(f'task name {name!r}: 1 to {MAX_NAME} printable characters are needed; give a shorter name=')
+    return name
+
+
 def check_task_id(task_id: object) -> str:
     """The id, when it may be one. Raises ConfigurationError otherwise."""
-    if not isinstance(task_id, str) or not task_id or len(task_id.encode()) > MAX_ID:
-        raise ConfigurationError(f'task_id {task_id!r}: a text of 1 to {MAX_ID} bytes is needed')
+    if not isinstance(task_id, str) or not task_id.isprintable() or not 1 <= len(task_id.encode()) <= MAX_ID:
+        raise ConfigurationError(f'task_id {task_id!r}: a text of 1 to {MAX_ID} printable bytes is needed')
     return task_id
 
 

@@ -46,18 +46,23 @@ class GreenletWaiter:
         self._event = Event()
 
     def wait(self, timeout: float | None) -> bool:
-        if self._event.wait(timeout):
-            self._event.clear()
-            return True
-        return False
+        # never without a timer: a hub that has none takes a wake from another thread for one that cannot come
+        while not self._event.wait(60.0 if timeout is None else timeout):
+            if timeout is not None:
+                return False
+        self._event.clear()
+        return True
 
     def wake(self) -> None:
         if native.thread_id() == self._thread:
             self._event.set()
         else:
             loop: Any = self._hub.loop
-            if loop is not None:    # the hub's thread may have ended
-                loop.run_callback_threadsafe(self._event.set)
+            if loop is not None:
+                try:
+                    loop.run_callback_threadsafe(self._event.set)
+                except ValueError:  # the hub's thread has ended, and nobody waits any more
+                    pass
 
 
 def waiter() -> Waiter:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import geventhuey
 from geventhuey.cli import patching, supervisor
 from geventhuey.cli.loading import load_huey
+from geventhuey.cli.open_files import allow_open_files
 from geventhuey.clock import to_datetime
 from geventhuey.consumer.options import WORKER_GREENLET, Options
 from geventhuey.crontab import Crontab
@@ -27,6 +28,9 @@ logger = logging.getLogger('geventhuey.consumer')
 
 #: Exit codes: bad usage (as argparse has it), and a configuration that trying again will not mend (as sysexits.h has it).
 EX_USAGE, EX_CONFIG = 2, 78
+EX_INTERRUPTED = 130
+#: Files that a consumer itself needs, generously.
+SPARE_FILES = 100
 
 GROUPS = {
     'work': 'what runs tasks',
@@ -62,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     supervisor.die_with_parent()
     if options.worker_type == WORKER_GREENLET:
         patching.patch()
-    return consume(flags, options)
+    try:
+        return consume(flags, options)
+    except KeyboardInterrupt:       # while the application was imported: after that, signals are the consumer's
+        return EX_INTERRUPTED
 
 
 def consume(flags: argparse.Namespace, options: Options) -> int:
@@ -74,6 +81,7 @@ def consume(flags: argparse.Namespace, options: Options) -> int:
         if supervisor.is_child() and huey.storage.in_process:
             raise ConfigurationError(f'{flags.huey} keeps its tasks in the memory of one process; several processes cannot share it')
         consumer = huey.create_consumer(**dataclasses.asdict(options))
+        make_room_for_files(options.workers)
         if not supervisor.is_child() or supervisor.is_first_child():
             announce(flags.huey, huey, options)
         return consumer.run()
@@ -127,6 +135,15 @@ def set_up_logging(flags: argparse.Namespace) -> None:
     """The log goes where the flags say."""
     handler = logging.handlers.WatchedFileHandler(flags.logfile) if flags.logfile else logging.StreamHandler()
     logging.basicConfig(level=flags.level, format=LOG_FORMAT, handlers=[handler])
+
+
+def make_room_for_files(workers: int) -> None:
+    """Each worker may have a file or socket open, as far as the system lets us raise the limit; a warning says when it does not."""
+    wanted = workers + SPARE_FILES
+    allowed = allow_open_files(wanted)
+    if allowed < wanted:
+        logger.warning('%d workers, but only %d files may be open (ulimit -Hn): tasks that open one each will fail beyond that',
+                       workers, allowed)
 
 
 def announce(path: str, huey: Huey, options: Options) -> None:

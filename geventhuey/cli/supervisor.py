@@ -133,7 +133,7 @@ class Supervisor:
             return 0
         child.process = None
         if self._is_stopping():
-            return abs(code)
+            return 0 if code == -signal.SIGTERM else abs(code)      # told to stop before it could say how
         if code in HOPELESS:
             self._hopeless = code
             self._deadline = now + self._timeout + PATIENCE

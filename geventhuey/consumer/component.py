@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import gevent
 from gevent.event import Event
 
-from geventhuey.exceptions import StorageError, StorageUnavailable
+from geventhuey.exceptions import StorageError
 from geventhuey.storage.base import Delivery
 
 logger = logging.getLogger('geventhuey.consumer')
@@ -20,22 +20,25 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 
 
 class Outage:
-    """Whether the storage is away, said once by all parts together: when it goes and when it is back."""
+    """Whether the storage is away, said once by all parts together: when the first one misses it and when the last one has it back."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
+        self._since = 0.0
+        self._missing: set[object] = set()
 
-    def begun(self, error: StorageError) -> None:
-        """The storage does not answer."""
-        if self._since is None:
+    def begun(self, part: object, error: StorageError) -> None:
+        """The storage does not answer this part."""
+        if not self._missing:
             self._since = time.monotonic()
             logger.error('the storage is away, trying again until it is back: %s', error)
+        self._missing.add(part)
 
-    def over(self) -> None:
-        """The storage answers."""
-        if self._since is not None:
-            logger.info('the storage is back, after %.1f s', time.monotonic() - self._since)
-            self._since = None
+    def over(self, part: object) -> None:
+        """The storage answers this part."""
+        if part in self._missing:
+            self._missing.remove(part)
+            if not self._missing:
+                logger.info('the storage is back, after %.1f s', time.monotonic() - self._since)
 
 
 class Pool(Protocol):
@@ -96,10 +99,10 @@ class Component:
         while not self._stopping:
             try:
                 self.run_once()
-                self._outage.over()
+                self._outage.over(self)
                 self._pause = FIRST_PAUSE
                 pause = self.rest()
-            except StorageUnavailable as exc:
+            except StorageError as exc:
                 pause = self._failed(exc)
             except Exception:
                 logger.exception('%s: an error of its own, it goes on', self.name)
@@ -110,6 +113,6 @@ class Component:
 
     def _failed(self, error: StorageError) -> float:
         """The storage did not answer; answers how long to wait, with full jitter, so that consumers do not come all at once."""
-        self._outage.begun(error)
+        self._outage.begun(self, error)
         pause, self._pause = self._pause, min(LONGEST_PAUSE, self._pause * 2)
         return pause * random.uniform(0.5, 1.0)

@@ -119,24 +119,29 @@ class Consumer:
 
         def received(number: int, frame: object) -> None:
             self._signals += 1
-            if self._signals == 1:
-                if self._engine is not None:
-                    self._engine.exit_at(self.options.shutdown_timeout + CLEANUP + LAST_SETTLE + 2)
-                stop.wake()
-            elif self._signals == 2:
-                self.interrupt()
-            else:
+            if self._signals > 2:
                 os._exit(1)
+            self._exit_in_time()
+            if self._signals == 2:
+                self.interrupt()
+            stop.wake()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, received)
         self.start()
+        self._exit_in_time()
         stop.wait(None)
         logger.info('shutting down')
         begun = time.monotonic()
-        self.stop()
+        self.stop(0.0 if self._signals > 1 else None)
         logger.info('stopped, after %.1f s', time.monotonic() - begun)
         return 0
+
+    def _exit_in_time(self) -> None:
+        """A process that has been told to stop does so also when a task blocks its hub."""
+        if self._engine is not None and self._signals:
+            patience = self.options.shutdown_timeout if self._signals == 1 else 0.0
+            self._engine.exit_at(patience + CLEANUP + LAST_SETTLE + 2)
 
 
 class _InHub:

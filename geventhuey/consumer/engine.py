@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import gevent
 from gevent.event import Event
 
 from geventhuey.clock import ManualClock, SyncedClock
@@ -65,8 +66,10 @@ class Engine:
             self._looking.append(self.scheduler)
         if options.check_worker_health:
             self._looking.append(Caretaker([self.settler, self.fetcher, *self._looking], options.health_check_interval))
-        if isinstance(huey.clock, ManualClock):
-            huey.clock.on_change(self.scheduler.interrupt_rest)
+        self._clock = huey.clock
+        self._hub = gevent.get_hub()
+        if isinstance(self._clock, ManualClock):
+            self._clock.on_change(self._clock_was_turned)
 
     # -- what the parts ask of each other -------------------------------------------------------------------
 
@@ -83,6 +86,10 @@ class Engine:
 
     def _is_listened_to(self) -> bool:
         return self.fetcher.listeners > 0
+
+    def _clock_was_turned(self) -> None:
+        """From any thread: a tick may be due."""
+        self._hub.loop.run_callback_threadsafe(self.scheduler.interrupt_rest)
 
     def known(self) -> list[Delivery]:
         """Every delivery that runs here or is not settled yet."""
@@ -106,6 +113,8 @@ class Engine:
     def stop(self, timeout: float) -> None:
         """Nothing runs any more and nothing is held. What had not ended within ``timeout`` seconds is back in its queue."""
         deadline = time.monotonic() + timeout
+        if isinstance(self._clock, ManualClock):
+            self._clock.forget(self._clock_was_turned)
         for part in self._looking:
             part.stop()
         self.fetcher.stop()

@@ -83,7 +83,7 @@ class Fetcher(Component):
             self._pool.put(delivery)
         self._adapt(size, len(fetched.deliveries))
         if len(fetched.deliveries) < wanted:
-            self._outage.over()         # it may wait long from here on
+            self._outage.over(self)     # it may wait long from here on
             if self._news.wait(LONGEST_WAIT if fetched.next_due is None else min(LONGEST_WAIT, fetched.next_due)):
                 self._news.clear()
 
@@ -115,7 +115,8 @@ class Fetcher(Component):
                         self._news.clear()
                         self._storage.wake(self._queues)
                 pause = 0.05
+                self._outage.over('ear')
             except StorageError as exc:
-                self._outage.begun(exc)
+                self._outage.begun('ear', exc)
                 gevent.sleep(pause)
                 pause = min(2.0, pause * 2)

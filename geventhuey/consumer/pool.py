@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import _queue
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import gevent
 from gevent import getcurrent
+from greenlet import greenlet
 
 from geventhuey import native
 from geventhuey.exceptions import TaskInterrupted
@@ -20,6 +22,9 @@ logger = logging.getLogger('geventhuey.consumer')
 
 Ended = Callable[[Outcome], None]
 Announce = Callable[[bytes], None]
+
+#: What wakes a parked greenlet that is to end.
+_END: Any = object()
 
 
 class GreenPool:
@@ -38,6 +43,7 @@ class GreenPool:
         self._running: dict[Any, Delivery] = {}
         self._hub = gevent.get_hub()
         self._closed = False
+        self._references = _references_when_parked()
 
     def free(self) -> int:
         """How many deliveries it can take now."""
@@ -49,14 +55,27 @@ class GreenPool:
 
     def put(self, delivery: Delivery) -> None:
         """The delivery runs as soon as the hub comes to it."""
-        if self._parked:
-            worker = self._parked.pop()
-            self._running[worker] = delivery
-            self._hub.loop.run_callback(worker.switch, delivery)
-        else:
+        worker = self._unparked()
+        if worker is None:
             worker = gevent.Greenlet(self._work, delivery)
             self._running[worker] = delivery
             worker.start()
+        else:
+            self._running[worker] = delivery
+            self._hub.loop.run_callback(worker.switch, delivery)
+
+    def _unparked(self) -> Any:
+        """A parked greenlet that nobody else knows of, or None.
+
+        A task may have left something behind that holds its greenlet, such as a timeout that was never cancelled and would strike
+        the next task: those greenlets end.
+        """
+        while self._parked:
+            worker = self._parked.pop()
+            if sys.getrefcount(worker) <= self._references:
+                return worker
+            self._hub.loop.run_callback(worker.switch, _END)
+        return None
 
     def _work(self, delivery: Delivery) -> None:
         me = getcurrent()
@@ -77,6 +96,8 @@ class GreenPool:
         while not self._closed:
             try:
                 woken: Delivery | None = self._hub.switch()
+                if woken is _END:
+                    break
                 if woken is not None:
                     return woken
             except BaseException as exc:
@@ -93,7 +114,20 @@ class GreenPool:
         self._closed = True
         parked, self._parked = self._parked, []
         for worker in parked:
-            self._hub.loop.run_callback(worker.switch, None)
+            self._hub.loop.run_callback(worker.switch, _END)
+
+
+def _references_when_parked() -> int:
+    """What ``sys.getrefcount`` says of a parked greenlet that one local name and its own code refer to, and nobody else."""
+    def park() -> None:
+        me = getcurrent()
+        me.parent.switch()
+
+    probe = greenlet(park)
+    probe.switch()
+    references = sys.getrefcount(probe)
+    probe.switch()
+    return references
 
 
 class ThreadPool:

@@ -57,7 +57,7 @@ class Reaper(Component):
         """Looks at every consumer once, and takes back what the dead ones held."""
         try:
             consumers = self._storage.consumers()
-            info = self._storage.consumer_info() if len(consumers) > 1 or not self._seen else {}
+            info = self._storage.consumer_info()
             self._adopt_orphans(consumers, info)
             self._look(consumers, info)
             if time.monotonic() - self._trimmed > TRIM_INTERVAL:

@@ -38,6 +38,8 @@ MAX_FETCH = 511
 TAGS_PER_REQUEST = 512
 #: Due messages that one fetch promotes at most.
 MAX_PROMOTE = 200
+#: Seconds within which what is scheduled has to be due to wake somebody; consumers look that often anyway.
+SOON = 6.0
 #: Dead letters and malformed messages that are kept at most; the oldest go first.
 MAX_DEAD, MAX_MALFORMED = 10_000, 1000
 
@@ -216,7 +218,10 @@ class BaseStorage:
     # -- consumers: registration ----------------------------------------------------------------------------
 
     def register(self, consumer: str, request: int, info: bytes = b'') -> None:
-        """The consumer may fetch; ``request`` is the last number it used. Nothing changes when it is registered already."""
+        """The consumer may fetch; ``request`` is the last number it used. Nothing changes when it is registered already.
+
+        A later request of which something is in flight counts as used: its answer was lost, and can be asked for again.
+        """
         raise NotImplementedError
 
     def beat(self, consumer: str) -> Beat:

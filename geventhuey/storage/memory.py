@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
+import weakref
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,7 +123,7 @@ class MemoryStorage(BaseStorage):
         self._woken: set[str] = set()
         self._sleepers: deque[tuple[frozenset[str], Waiter]] = deque()
         self._watchers: dict[str, list[Callable[[], None]]] = {}
-        self._listeners: list[EventQueue] = []
+        self._listeners: weakref.WeakSet[EventQueue] = weakref.WeakSet()
         self._empty()
         if isinstance(self.clock, ManualClock):
             self.clock.on_change(self._look_again)
@@ -154,8 +155,9 @@ class MemoryStorage(BaseStorage):
     def schedule(self, message: Message, due: float | None = None, delay: float = 0.0) -> None:
         raw = message.encode()
         with self._lock:
-            self._put_in_schedule(raw, self._now() + delay if due is None else due)
-            woken = self._wake({message.queue})
+            due = self._now() + delay if due is None else due
+            self._put_in_schedule(raw, due)
+            woken = self._wake({message.queue} if due - self._now() < base.SOON else set())
         _wake_all(woken)
 
     def tick(self, name: str, tick: int, message: Message) -> bool:
@@ -177,7 +179,8 @@ class MemoryStorage(BaseStorage):
 
     def register(self, consumer: str, request: int, info: bytes = b'') -> None:
         with self._lock:
-            self._consumers.setdefault(consumer, _Consumer(self._beat(), request))
+            used = [tag // base.TAGS_PER_REQUEST for tag in self._inflight.get(consumer, ())]
+            self._consumers.setdefault(consumer, _Consumer(self._beat(), max([request, *used])))
             self._info[consumer] = info
 
     def beat(self, consumer: str) -> Beat:
@@ -225,6 +228,7 @@ class MemoryStorage(BaseStorage):
             again = [Delivery(consumer, tag, held[tag]) for tag in sorted(held) if tag // base.TAGS_PER_REQUEST == request]
             return Fetched(standing, again, self._next_due(), len(self._listeners)), []
 
+        at_most = min(at_most, base.MAX_FETCH)
         woken: set[str] = set()
         for raw in self._schedule.take(self._now(), base.MAX_PROMOTE):
             if self._is_message(raw):
@@ -409,8 +413,10 @@ class MemoryStorage(BaseStorage):
         return woken
 
     def _look_again(self) -> None:
-        """The clock was turned: something may be due."""
+        """The clock was turned: something may be due, for those who wait and for who is about to."""
         with self._lock:
+            due = [raw for score, raw in self._schedule.items() if score <= self._now()]
+            self._woken.update(Message.decode(raw).queue for raw in due if _is_whole(raw))
             woken = [sleeper[1] for sleeper in self._sleepers]
             self._sleepers.clear()
         _wake_all(woken)
@@ -545,8 +551,9 @@ class MemoryStorage(BaseStorage):
     # -- events ---------------------------------------------------------------------------------------------
 
     def publish(self, events: Sequence[bytes]) -> None:
-        for event in events:
-            self._publish(event)
+        with self._lock:
+            for event in events:
+                self._publish(event)
 
     def _publish(self, event: bytes) -> None:
         for listener in self._listeners:
@@ -554,9 +561,14 @@ class MemoryStorage(BaseStorage):
 
     def listener(self) -> EventQueue:
         """A queue that gets every event from now on, until it is closed."""
-        listener = EventQueue(self._listeners)
-        self._listeners.append(listener)
+        listener = EventQueue(self._stop_listening)
+        with self._lock:
+            self._listeners.add(listener)
         return listener
+
+    def _stop_listening(self, listener: EventQueue) -> None:
+        with self._lock:
+            self._listeners.discard(listener)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.listener()
@@ -572,13 +584,11 @@ class MemoryStorage(BaseStorage):
 
     def _is_message(self, raw: bytes) -> bool:
         """True for a message; anything else is set aside and counted."""
-        try:
-            Message.decode(raw)
+        if _is_whole(raw):
             return True
-        except MessageError:
-            self._malformed.append(raw)
-            self._counters['malformed'] += 1
-            return False
+        self._malformed.append(raw)
+        self._counters['malformed'] += 1
+        return False
 
     def _place(self, raw: bytes, at_head: bool = False) -> str:
         """A message -> its queue: behind all others of its priority, or before them. Answers the queue's name."""
@@ -601,10 +611,10 @@ class MemoryStorage(BaseStorage):
 
 
 class EventQueue(Iterator[dict[str, Any]]):
-    """The events since it was made, for one thread or greenlet that takes them."""
+    """The events since it was made, for one thread or greenlet that takes them, until it is closed or nobody has it any more."""
 
-    def __init__(self, listeners: list[EventQueue]) -> None:
-        self._listeners = listeners
+    def __init__(self, stop: Callable[[EventQueue], None]) -> None:
+        self._stop = stop
         self._events: deque[bytes] = deque()
         self._waiter: Waiter | None = None
 
@@ -618,7 +628,8 @@ class EventQueue(Iterator[dict[str, Any]]):
         if self._waiter is None:
             self._waiter = waiter()
         while not self._events:
-            if not self._waiter.wait(timeout):
+            # never without a timer: a hub that has none takes an event from another thread for one that cannot come
+            if not self._waiter.wait(60.0 if timeout is None else timeout) and timeout is not None:
                 return None
         event: dict[str, Any] = json.loads(self._events.popleft())
         return event
@@ -630,8 +641,16 @@ class EventQueue(Iterator[dict[str, Any]]):
 
     def close(self) -> None:
         """Gets no more events."""
-        if self in self._listeners:
-            self._listeners.remove(self)
+        self._stop(self)
+
+
+def _is_whole(raw: bytes) -> bool:
+    """True for the bytes of a message."""
+    try:
+        Message.decode(raw)
+        return True
+    except MessageError:
+        return False
 
 
 def _wake_all(sleepers: Sequence[Waiter]) -> None:

@@ -70,8 +70,11 @@ class Address:
         if url is not None:
             try:
                 settings = dict(parse_url(url))
-            except ValueError as exc:
-                raise ConfigurationError(f'{hidden(str(url))!r} is no Redis URL: {exc}') from None
+            except ValueError:          # its text may quote a part of the password, and so may a part of the URL
+                scheme, found, _ = str(url).partition('://')
+                raise ConfigurationError(f'a URL that is no Redis URL ({scheme if found else ""}://...): use redis://, rediss:// or '
+                                         'unix://, then [[user]:password@], then host[:port][/db] or a path; write %2F for a / '
+                                         'in a password') from None
             return cls(settings.pop('connection_class', Connection), settings)
         return cls._of_keywords(dict(params))
 
@@ -118,17 +121,10 @@ class Address:
         return sock
 
 
-def hidden(url: str) -> str:
-    """The URL without its password."""
-    head, at, tail = url.rpartition('@')
-    if not at:
-        return url
-    scheme, _, login = head.rpartition('//')
-    return f'{scheme}//{login.split(":", 1)[0]}:***@{tail}'
-
-
 def translated(text: str, where: str = '') -> StorageError:
     """The error for what the server said."""
+    if text.startswith('ERR Error running script'):         # Redis 6 quotes what it said to the script
+        text = text.rpartition(': -')[2]
     word = text.split(' ', 1)[0].removesuffix(':')
     at = f' at {where}' if where else ''
     if word == 'OOM':

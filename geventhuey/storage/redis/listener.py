@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -187,8 +186,9 @@ class _HubCarrier(_Carrier):
 
     def start(self) -> None:
         import gevent
-        if native.thread_id() == threading.main_thread().ident:
-            self._hub = gevent.get_hub()
+        hub = gevent.get_hub()
+        if hub.main_hub:
+            self._hub = hub
             self._spawn()
         else:
             native.start_thread(self._run)

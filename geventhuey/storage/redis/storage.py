@@ -7,7 +7,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import hiredis
@@ -65,6 +65,7 @@ class RedisStorage(BaseStorage):
         self._patience = PATIENCE
         self._is_session = False
         self._lines: dict[int, SharedLink] = {}
+        self._waiting_lines: dict[int, list[SharedLink]] = {}
         self._results = ResultListener(functools.partial(self.address.connect, f'geventhuey:{name}:results'))
 
     # -- connections ----------------------------------------------------------------------------------------
@@ -81,15 +82,35 @@ class RedisStorage(BaseStorage):
     @property
     def _line(self) -> SharedLink:
         """The connection of whoever calls: one for the process, but one for each native thread where gevent has patched it."""
-        number = native.thread_id() if not self._is_session and native.is_patched() else 0
+        number = self._line_number()
         line = self._lines.get(number)
         if line is None:
-            connect = functools.partial(self.address.connect, f'geventhuey:{self.name}:producer', False)
-            line = self._lines.setdefault(number, SharedLink(connect))
+            line = self._lines.setdefault(number, self._new_line('producer'))
         return line
 
+    def _line_number(self) -> int:
+        return native.thread_id() if not self._is_session and native.is_patched() else 0
+
+    def _new_line(self, role: str) -> SharedLink:
+        return SharedLink(functools.partial(self.address.connect, f'geventhuey:{self.name}:{role}', False))
+
+    @contextmanager
+    def _waiting_line(self) -> Iterator[SharedLink]:
+        """The connection of one who blocks: a session's own, or one that nobody else has meanwhile."""
+        if self._is_session:
+            yield self._line
+            return
+        idle = self._waiting_lines.setdefault(self._line_number(), [])
+        line = idle.pop() if idle else self._new_line('wait')
+        try:
+            yield line
+        except BaseException:       # its answer may still come
+            line.close()
+            raise
+        idle.append(line)
+
     def close(self) -> None:
-        for line in list(self._lines.values()):
+        for line in [*self._lines.values(), *itertools.chain(*self._waiting_lines.values())]:
             line.close()
 
     def describe(self) -> str:
@@ -139,7 +160,8 @@ class RedisStorage(BaseStorage):
     # -- registration ---------------------------------------------------------------------------------------
 
     def register(self, consumer: str, request: int, info: bytes = b'') -> None:
-        self._script('register', (self.keys.consumers, self.keys.consumer_info), consumer, request, info)
+        keys = (self.keys.consumers, self.keys.consumer_info, self.keys.inflight(consumer))
+        self._script('register', keys, consumer, request, info)
 
     def beat(self, consumer: str) -> Beat:
         standing, now, held = self._script('beat', (self.keys.consumers, self.keys.inflight(consumer)), consumer)
@@ -188,7 +210,7 @@ class RedisStorage(BaseStorage):
         size = 16
         for effect in settlement.effects:
             if isinstance(effect, Keep):
-                args += b'R', effect.task_id, effect.record, _ms(effect.ttl)
+                args += b'R', effect.task_id, effect.record, _ttl_ms(effect.ttl)
                 size += len(effect.record) + 48
             elif isinstance(effect, Enqueue):
                 args += b'Q', effect.message
@@ -200,7 +222,7 @@ class RedisStorage(BaseStorage):
                 args += b'D', effect.message, effect.task_id, effect.reason
                 size += len(effect.message)
             elif isinstance(effect, NoteError):
-                args += b'E', effect.entry, self.max_errors
+                args += b'E', effect.entry, self._last_error()
                 size += len(effect.entry)
             else:
                 args += b'P', effect.event
@@ -219,7 +241,7 @@ class RedisStorage(BaseStorage):
     # -- in flight -> queue ---------------------------------------------------------------------------------
 
     def reap(self, consumer: str, beat: str, max_deliveries: int, at_most: int, result_ttl: float | None) -> Reaped | None:
-        return self._take_back(consumer, beat, max_deliveries, at_most, result_ttl)
+        return self._take_back(consumer, beat or 'none', max_deliveries, at_most, result_ttl)
 
     def release(self, consumer: str, at_most: int) -> Reaped:
         released = self._take_back(consumer, '', 255, at_most, None)
@@ -228,7 +250,7 @@ class RedisStorage(BaseStorage):
 
     def _take_back(self, consumer: str, beat: str, max_deliveries: int, at_most: int, ttl: float | None) -> Reaped | None:
         keys = (self.keys.consumers, self.keys.inflight(consumer), self.keys.consumer_info)
-        answer = self._script('reap', keys, self.keys.prefix, consumer, beat, max_deliveries, at_most, _ms(ttl))
+        answer = self._script('reap', keys, self.keys.prefix, consumer, beat, max_deliveries, at_most, _ttl_ms(ttl))
         return Reaped(answer[0], answer[1], bool(answer[2])) if answer[0] >= 0 else None
 
     def adopt(self, consumer: str) -> bool:
@@ -242,12 +264,13 @@ class RedisStorage(BaseStorage):
     def wait_wake(self, queues: Sequence[str], timeout: float) -> bool:
         # Redis rounds 0 up to "for ever", and may be 100 ms late
         command = ('BZPOPMIN', *map(self.keys.wake, queues), f'{max(0.01, timeout):.3f}')
-        return _checked(self._line.call((command,), timeout + ANSWER_TIMEOUT)[0]) is not None
+        with self._waiting_line() as line:
+            return _checked(line.call((command,), timeout + ANSWER_TIMEOUT)[0]) is not None
 
     # -- results --------------------------------------------------------------------------------------------
 
     def put_result(self, task_id: str, record: bytes, ttl: float | None) -> None:
-        self._script('put_result', (self.keys.result(task_id),), self.keys.prefix, task_id, record, _ms(ttl))
+        self._script('put_result', (self.keys.result(task_id),), self.keys.prefix, task_id, record, _ttl_ms(ttl))
 
     def result(self, task_id: str, preserve: bool) -> bytes | None:
         key = self.keys.result(task_id)
@@ -280,7 +303,7 @@ class RedisStorage(BaseStorage):
 
     def revoke(self, field: str, revocation: Revocation, ttl: float | None) -> None:
         value = f'{0 if revocation.until is None else max(1, _ms(revocation.until))}:{int(revocation.once)}'
-        self._script('revoke', (self.keys.revoked, self.keys.revoked_expiry), field, value, _ms(ttl))
+        self._script('revoke', (self.keys.revoked, self.keys.revoked_expiry), field, value, _ttl_ms(ttl))
 
     def restore(self, field: str) -> bool:
         return bool(self._script('restore', (self.keys.revoked, self.keys.revoked_expiry), field, once=True))
@@ -322,7 +345,11 @@ class RedisStorage(BaseStorage):
         return taken
 
     def note_error(self, entry: bytes) -> None:
-        self._calls([('LPUSH', self.keys.errors, entry), ('LTRIM', self.keys.errors, 0, self.max_errors - 1)])
+        self._calls([('LPUSH', self.keys.errors, entry), ('LTRIM', self.keys.errors, 0, self._last_error())])
+
+    def _last_error(self) -> int:
+        """The last index that the error list may have; before the first one (in Redis's way of counting) when it keeps none."""
+        return self.max_errors - 1 if self.max_errors else -2 ** 31
 
     def errors(self, limit: int | None = None, offset: int = 0) -> list[bytes]:
         found: list[bytes] = self._call(('LRANGE', self.keys.errors, offset, offset + limit - 1 if limit else -1))
@@ -385,22 +412,24 @@ class RedisStorage(BaseStorage):
         except StorageError as exc:
             if 'NOSCRIPT' not in str(exc):
                 raise
-        self._call(('SCRIPT', 'LOAD', source.text))
-        return self._call(('EVALSHA', source.sha, len(keys), *keys, *args), once=once)
+        return self._call(('EVAL', source.text, len(keys), *keys, *args), once=once)      # which Redis keeps, too
 
     def _call(self, *commands: Command, once: bool = False) -> Any:
-        """The first command's answer; the others' are only looked at for errors."""
-        return self._calls(commands, once)[0]
+        """The first command's answer, which alone decides: the others are hints, that may be refused when memory is full."""
+        return self._calls(commands, once, decisive=1)[0]
 
-    def _calls(self, commands: Sequence[Command], once: bool = False) -> list[Any]:
-        """The answers. What certainly was not done (and, unless ``once``, what may have been) is tried again while patience lasts."""
+    def _calls(self, commands: Sequence[Command], once: bool = False, decisive: int | None = None) -> list[Any]:
+        """The answers, or the first ``decisive`` ones.
+
+        What certainly was not done (and, unless ``once``, what may have been) is tried again while patience lasts.
+        """
         if not commands:
             return []
         give_up = time.monotonic() + self._patience
         pause = 0.05
         while True:
             try:
-                return [_checked(answer) for answer in self._line.call(commands)]
+                return [_checked(answer) for answer in self._line.call(commands)[:decisive]]
             except StorageUnavailable as exc:
                 if (once and isinstance(exc, StorageOutcomeUnknown)) or time.monotonic() + pause > give_up:
                     raise
@@ -429,6 +458,11 @@ def _checked(answer: Any) -> Any:
 def _ms(seconds: float | None) -> int:
     """Whole milliseconds, rounded up, so that nothing is due or gone early; None is 0."""
     return 0 if seconds is None else -int(-seconds * 1000 // 1)
+
+
+def _ttl_ms(ttl: float | None) -> int:
+    """Whole milliseconds to live, at least one; None, for ever, is 0."""
+    return 0 if ttl is None else max(1, _ms(ttl))
 
 
 def _pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:

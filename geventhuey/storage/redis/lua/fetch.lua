@@ -9,7 +9,7 @@
 local last = redis.call('HGET', KEYS[1], ARGV[2])
 if not last then return {2, -1, 0} end
 if last == 'x' then return {1, -1, 0} end
-local request, at_most = tonumber(ARGV[3]), tonumber(ARGV[4])
+local request, at_most = tonumber(ARGV[3]), math.min(tonumber(ARGV[4]), 511)
 last = tonumber(string.match(last, ':(%d+)$'))
 if request < last then return {3, -1, 0} end
 
@@ -68,6 +68,8 @@ for i = 5, #ARGV, 2 do
       local low = redis.call('ZPOPMIN', zset, want - (popped - before))
       for j = 1, #low, 2 do take(string.sub(low[j], 9)) end
     end
+  else
+    redis.call('HDEL', KEYS[2], '')      -- a first write, so that the next one works when memory is full
   end
   if popped - before >= want and redis.call('EXISTS', list, zset) > 0 then wake(ARGV[i]) end
 end

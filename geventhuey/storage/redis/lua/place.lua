@@ -10,11 +10,26 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- True when the bytes have the shape of a message of version 1.
+-- True for UTF-8: nothing is left when its characters are taken out.
+local function is_text(s)
+  s = string.gsub(s, '[\194-\223][\128-\191]', '.')
+  s = string.gsub(s, '\224[\160-\191][\128-\191]', '.')
+  s = string.gsub(s, '[\225-\236\238\239][\128-\191][\128-\191]', '.')
+  s = string.gsub(s, '\237[\128-\159][\128-\191]', '.')
+  s = string.gsub(s, '\240[\144-\191][\128-\191][\128-\191]', '.')
+  s = string.gsub(s, '[\241-\243][\128-\191][\128-\191][\128-\191]', '.')
+  s = string.gsub(s, '\244[\128-\143][\128-\191][\128-\191]', '.')
+  return not string.find(s, '[\128-\255]')
+end
+
+-- True when the bytes are a message of version 1, as message.py has it.
 local function is_message(m)
   if #m < 24 or string.byte(m, 1) ~= 1 then return false end
   local id, name, queue = string.byte(m, 22, 24)
-  return id > 0 and name > 0 and queue > 0 and 24 + id + name + queue <= #m
+  if id == 0 or name == 0 or queue == 0 or 24 + id + name + queue > #m then return false end
+  local all = string.sub(m, 25, 24 + id + name + queue)
+  if not string.find(all, '[\128-\255]') then return true end
+  return is_text(string.sub(all, 1, id)) and is_text(string.sub(all, id + 1, id + name)) and is_text(string.sub(all, id + name + 1))
 end
 
 local function id_of(m) return string.sub(m, 25, 24 + string.byte(m, 22)) end
@@ -64,9 +79,9 @@ local function set_aside(m)
   redis.call('HINCRBY', PREFIX .. 'counters', 'malformed', 1)
 end
 
--- A message -> dead letters; the last 10,000 are kept.
+-- A message -> dead letters; the last 10,000 are kept. Numbers of one width keep the order of those that die in one millisecond.
 local function bury(m, reason, now)
-  local number = redis.call('HINCRBY', PREFIX .. 'sequence', 'dead', 1)
+  local number = string.format('%016d', redis.call('HINCRBY', PREFIX .. 'sequence', 'dead', 1))
   redis.call('HSET', PREFIX .. 'dead', number, now .. ' ' .. reason .. '\0' .. m)
   redis.call('ZADD', PREFIX .. 'dead_order', now, number)
   redis.call('HINCRBY', PREFIX .. 'counters', 'dead', 1)

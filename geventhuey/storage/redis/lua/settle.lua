@@ -1,6 +1,6 @@
 -- settle: in flight -> gone, with everything that the end of the delivery brings about. Who does not hold it changes nothing.
 -- KEYS[1] inflight  ARGV[1] prefix, then for each delivery: tag, number of effects, effects:
---   'R' id record ttl_ms | 'Q' message | 'S' message delay_ms | 'D' message id reason | 'E' entry kept_at_most | 'P' event
+--   'R' id record ttl_ms | 'Q' message | 'S' message delay_ms | 'D' message id reason | 'E' entry last_index_kept | 'P' event
 -- Returns for each delivery 1 (ended) or 0 (was not held).  The first write is HDEL: works when memory is full.  O(effects).
 --@include place
 
@@ -33,7 +33,7 @@ while i <= #ARGV do
     elseif effect == 'E' then
       if held then
         redis.call('LPUSH', PREFIX .. 'errors', ARGV[i + 1])
-        redis.call('LTRIM', PREFIX .. 'errors', 0, tonumber(ARGV[i + 2]) - 1)
+        redis.call('LTRIM', PREFIX .. 'errors', 0, ARGV[i + 2])
       end
       i = i + 3
     else

@@ -1,0 +1,34 @@
+"""How much of its workers' time does a consumer make use of, when every task waits for a tenth of a second?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import speed_app
+from figures import Figure
+from lab import Lab
+
+WORKERS = (500, 2000)
+#: Seconds that a task sleeps.
+NAP = 0.1
+#: Tasks for each worker.
+ROUNDS = 40
+
+
+def measure(lab: Lab) -> Iterator[Figure]:
+    """The ideal is that every worker sleeps all the time, from the start of the first task until the last one is settled."""
+    for workers in WORKERS:
+        workers = max(1, int(workers * lab.share))
+        tasks = workers * max(2, int(ROUNDS * lab.share))
+        with lab.bar('naps enqueued', tasks) as bar:
+            for _ in range(tasks):
+                speed_app.doze(NAP)
+                bar.update()
+        with lab.consumer(speed_app.huey, workers) as consumer:
+            drained = lab.drain(speed_app.huey, consumer, tasks)
+            first = min(speed_app.huey.serializer.loads(result) for result in speed_app.huey.all_results().values())
+        seconds = drained.ended - first
+        ideal = tasks / workers * NAP
+        yield Figure(f'tasks of {NAP:g} s, -w {workers}', tasks / seconds, 'tasks/s')
+        yield Figure('  of what is possible', ideal / seconds * 100, '%')
+        yield Figure("  the consumer's CPU", drained.consumer_cpu / tasks * 1e6, 'us/task')

@@ -1,0 +1,46 @@
+"""The applications that speed.py measures; a real consumer imports them by this module's name."""
+
+from __future__ import annotations
+
+import time
+
+from geventhuey import RedisHuey
+
+huey = RedisHuey('speed')
+#: The same without results.
+forgetful = RedisHuey('forgetful', result_store=False)
+
+
+@huey.task()
+def noop() -> bool:
+    """Nothing; its result is one byte or so."""
+    return True
+
+
+@forgetful.task()
+def noop_without_result() -> bool:
+    """The same."""
+    return True
+
+
+@huey.task()
+def started() -> float:
+    """When it was started, unix seconds."""
+    return time.time()
+
+
+@huey.task()
+def doze(seconds: float) -> float:
+    """When it was started; it sleeps meanwhile."""
+    begun = time.time()
+    time.sleep(seconds)
+    return begun
+
+
+@huey.task()
+def gather(until: float) -> tuple[float, float]:
+    """When it was started and when it ended; it sleeps until an instant that it shares with others, and enqueues a task then."""
+    begun = time.time()
+    time.sleep(max(0.0, until - begun))
+    noop()
+    return begun, time.time()

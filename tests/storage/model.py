@@ -1,0 +1,560 @@
+"""The protocol as a state machine: any sequence of verbs and faults, and what must be true after each of them.
+
+``Book`` says in the plainest way what ought to be where; ``Protocol`` does the same to a storage and to a book and compares.
+
+    I1  a message is in exactly one place: a queue, the schedule, one consumer's in-flight records, the dead letters, or ended
+    I2  who holds something is registered, or has at least described itself, so that its messages can be taken back
+    I3  only a fetch puts anything in flight, and only for a consumer that is registered and not evicted
+    I4  a settle has an effect only for what its consumer still holds, and only the first one has
+    I5  a repeated fetch has the same answer, an older one is refused
+    I6  a reaper that has seen an old beat takes nothing
+    I7  a tick enqueues once, and ticks only go up
+    I8  a message is delivered once, and once more for each time it went back
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from geventhuey.message import AT_MOST_ONCE, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message
+from geventhuey.storage import base
+from geventhuey.storage.base import (
+    Bury,
+    Effect,
+    Enqueue,
+    Fetched,
+    Keep,
+    NoteError,
+    Reaped,
+    Revocation,
+    Schedule,
+    Settlement,
+    Standing,
+    name_field,
+    task_field,
+)
+from tests.storage.kit import PAST, Kit, message
+
+QUEUES = ('default', 'other')
+NAMES = ('app.one', 'app.two')
+MAX_DELIVERIES = 3
+#: Seconds: one step of the clock, and a delay that it brings over its end.
+STEP, DELAY = 2_000_000.0, 1_000_000.0
+
+
+class Registration:
+    def __init__(self, last: int, evicted: bool = False) -> None:
+        self.last = last
+        self.evicted = evicted
+
+
+class Place(NamedTuple):
+    """Where a message may be in the schedule."""
+
+    due: float
+    number: int
+    task_id: str
+
+
+class Book:
+    """What ought to be where. Places hold ids; ``messages`` has what the message of each id says by now."""
+
+    def __init__(self) -> None:
+        self.now = 2_000_000_000.0
+        self.messages: dict[str, Message] = {}
+        self.queues: dict[str, list[str]] = {queue: [] for queue in QUEUES}
+        self.schedule: list[Place] = []
+        self.flight: dict[str, dict[int, str]] = {}
+        self.registered: dict[str, Registration] = {}
+        self.described: set[str] = set()
+        self.dead: list[str] = []
+        self.ended: set[str] = set()
+        self.results: dict[str, bytes] = {}
+        self.revoked: dict[str, bool] = {}
+        self.ticks: dict[str, int] = {}
+        self.errors = 0
+        #: How often each message may be delivered.
+        self.allowed: Counter[str] = Counter()
+        self._numbers = 0
+
+    def next(self, queue: str, priority: int = 0, flags: int = 0, name: str = NAMES[0]) -> Message:
+        """The message that may be added next."""
+        return message(f'm{len(self.messages)}', queue, priority, flags, name)
+
+    def add(self, made: Message) -> Message:
+        """The message exists; it is nowhere yet."""
+        self.messages[made.id] = made
+        self.allowed[made.id] = 1
+        return made
+
+    # -- places ---------------------------------------------------------------------------------------------
+
+    def place(self, task_id: str, at_head: bool = False) -> None:
+        """The message is in its queue: behind all others of its priority, or before them."""
+        mine = self.messages[task_id]
+        queue = self.queues[mine.queue]
+        ahead = sum(self.messages[other].priority > mine.priority - (not at_head) for other in queue)
+        queue.insert(ahead, task_id)
+
+    def put_in_schedule(self, task_id: str, due: float) -> None:
+        self._numbers += 1
+        self.schedule.append(Place(due, self._numbers, task_id))
+        self.schedule.sort()
+
+    def waiting(self) -> list[str]:
+        """Everything in the queues and in the schedule."""
+        return [*itertools.chain(*self.queues.values()), *(place.task_id for place in self.schedule)]
+
+    def edit(self, task_id: str, **changes: int) -> None:
+        self.messages[task_id] = self.messages[task_id]._replace(**changes)
+
+    # -- verbs ----------------------------------------------------------------------------------------------
+
+    def register(self, name: str, request: int) -> None:
+        used = [tag // base.TAGS_PER_REQUEST for tag in self.flight.get(name, ())]
+        self.registered.setdefault(name, Registration(max([request, *used])))
+        self.described.add(name)
+
+    def standing(self, name: str) -> Standing:
+        if name not in self.registered:
+            return Standing.UNKNOWN
+        return Standing.EVICTED if self.registered[name].evicted else Standing.GOOD
+
+    def fetch(self, name: str, request: int, limits: dict[str, int], at_most: int) -> tuple[Standing, dict[int, str]]:
+        standing = self.standing(name)
+        if standing is not Standing.GOOD:
+            return standing, {}
+        registration = self.registered[name]
+        if request < registration.last:
+            return Standing.STALE, {}
+        if request == registration.last:
+            held = sorted(self.flight.get(name, {}).items())
+            return standing, {tag: task_id for tag, task_id in held if tag // base.TAGS_PER_REQUEST == request}
+        got = self._pop(limits, at_most)
+        deliveries = dict(enumerate(got, request * base.TAGS_PER_REQUEST + 1))
+        if got:
+            registration.last = request
+            self.flight.setdefault(name, {}).update(deliveries)
+        return standing, deliveries
+
+    def _pop(self, limits: dict[str, int], at_most: int) -> list[str]:
+        due = [place for place in self.schedule if place.due <= self.now]
+        self.schedule = self.schedule[len(due):]
+        for place in due:
+            self.place(place.task_id)
+        got: list[str] = []
+        for queue, limit in limits.items():
+            count = max(0, min(limit, at_most - len(got)))
+            got += self.queues[queue][:count]
+            del self.queues[queue][:count]
+        for task_id in got:
+            self._look_up(task_id)
+        return got
+
+    def _look_up(self, task_id: str) -> None:
+        """The message bears the marks of its revocations."""
+        flags = self.messages[task_id].flags
+        for field in (task_field(task_id), name_field(self.messages[task_id].name)):
+            if self.revoked.get(field) is False:
+                flags |= REVOKED
+            elif self.revoked.get(field) is True and not flags & REVOKED_FOR_GOOD:
+                flags |= REVOKED_FOR_GOOD
+                del self.revoked[field]
+        self.edit(task_id, flags=flags)
+
+    def settle(self, name: str, tag: int) -> str | None:
+        """The id of what has ended; None when the consumer does not hold it."""
+        held = self.flight.get(name, {})
+        task_id = held.pop(tag, None)
+        if task_id is not None:
+            self.ended.add(task_id)
+        return task_id
+
+    def take_back(self, name: str, at_most: int, reaped: bool) -> Reaped:
+        held = self.flight.get(name, {})
+        requeued = dead = 0
+        for tag in sorted(held, reverse=True)[:at_most]:
+            task_id = held.pop(tag)
+            mine = self.messages[task_id]
+            self.edit(task_id, deliveries=mine.deliveries + reaped, flags=mine.flags & ~REVOKED)
+            if reaped and (mine.flags & AT_MOST_ONCE or mine.deliveries + 1 >= MAX_DELIVERIES):
+                self.dead.append(task_id)
+                dead += 1
+                if mine.flags & WANTS_RESULT:
+                    self.results[task_id] = base.LOST
+            else:
+                self.place(task_id, at_head=True)
+                self.allowed[task_id] += 1
+                requeued += 1
+        if not held:
+            self.registered.pop(name, None)
+            self.described.discard(name)
+        return Reaped(requeued, dead, not held)
+
+
+class Owner:
+    """A process with a registration, and what it remembers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.request = 1
+
+
+any_index = st.integers(0, 1000)
+any_queue = st.sampled_from(QUEUES)
+any_priority = st.sampled_from((0, 0, 0, 2, 1, -1))
+any_flags = st.sampled_from((0, WANTS_RESULT, AT_MOST_ONCE | WANTS_RESULT))
+few = st.integers(1, 3)
+
+
+def pick(items: Any, index: int) -> Any:
+    """One of the items; the index may be any number."""
+    return list(items)[index % len(items)]
+
+
+class Protocol(RuleBasedStateMachine):
+    """Does the same to a storage and to a book. Set ``kit`` in a subclass."""
+
+    kit: Kit
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kit.empty()
+        self.storage = self.kit.storage
+        self.book = Book()
+        self.owners: list[Owner] = []
+        self.names: list[str] = []
+        #: Every delivery that anybody has ever heard of, and how often each message was delivered.
+        self.heard: list[tuple[str, int]] = []
+        self.delivered: Counter[str] = Counter()
+        #: Beats that a reaper has seen, by consumer.
+        self.seen: dict[str, list[str]] = {}
+
+    @initialize(priorities=st.lists(any_priority, min_size=3, max_size=6))
+    def begin(self, priorities):
+        for priority in priorities:
+            self.enqueue(self.book.next('default', priority))
+        self.start()
+
+    # -- producers ------------------------------------------------------------------------------------------
+
+    @rule(queue=any_queue, priorities=st.lists(any_priority, min_size=1, max_size=3), flags=any_flags, name=st.sampled_from(NAMES))
+    def enqueue_some(self, queue, priorities, flags, name):
+        for priority in priorities:
+            self.enqueue(self.book.next(queue, priority, flags, name))
+
+    def enqueue(self, made: Message) -> None:
+        self.storage.enqueue([made])
+        self.book.place(self.book.add(made).id)
+
+    @rule(queue=any_queue, priority=any_priority, due=st.integers(0, 9), far=st.booleans())
+    def schedule(self, queue, priority, due, far):
+        made = self.book.add(self.book.next(queue, priority))
+        if far:
+            self.storage.schedule(made, delay=DELAY + 10 * due)
+            self.book.put_in_schedule(made.id, self.book.now + DELAY + 10 * due)
+        else:
+            self.storage.schedule(made, due=PAST + due)
+            self.book.put_in_schedule(made.id, PAST + due)
+
+    @precondition(lambda self: self.book.schedule)
+    @rule()
+    def make_due(self):
+        self.kit.later(STEP)
+        self.book.now += STEP
+
+    @rule(name=st.sampled_from(NAMES), tick=st.integers(1, 4), queue=any_queue, priority=any_priority)
+    def tick(self, name, tick, queue, priority):
+        made = self.book.next(queue, priority, name=name)
+        is_new = tick > self.book.ticks.get(name, 0)
+        assert self.storage.tick(name, tick, made) is is_new
+        if is_new:
+            self.book.ticks[name] = tick
+            self.book.place(self.book.add(made).id)
+
+    @precondition(lambda self: self.book.messages)
+    @rule(index=any_index, by_name=st.booleans(), once=st.booleans())
+    def revoke(self, index, by_name, once):
+        field = self.field(index, by_name)
+        self.storage.revoke(field, Revocation(None, once), None)
+        self.book.revoked[field] = once
+
+    @precondition(lambda self: self.book.messages)
+    @rule(index=any_index, by_name=st.booleans())
+    def restore(self, index, by_name):
+        field = self.field(index, by_name)
+        assert self.storage.restore(field) is (self.book.revoked.pop(field, None) is not None)
+
+    def field(self, index: int, by_name: bool) -> str:
+        return name_field(pick(NAMES, index)) if by_name else task_field(f'm{index % len(self.book.messages)}')
+
+    @rule()
+    def flush(self):
+        emptied = [*self.book.waiting(), *self.book.dead]
+        if len(emptied) < 3:        # of (almost) nothing: there is to be something left to look at
+            self.storage.flush()
+            self.book.ended.update(emptied)
+            self.book.queues = {queue: [] for queue in QUEUES}
+            self.book.schedule, self.book.dead, self.book.results, self.book.revoked = [], [], {}, {}
+            self.book.errors = 0
+
+    # -- consumers ------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.owners) < 3)
+    @rule()
+    def start(self):
+        self.owners.append(Owner(self.new_name()))
+
+    def new_name(self) -> str:
+        """The name of a new registration."""
+        name = f'c{len(self.names)}'
+        self.names.append(name)
+        self.register(name, 0)
+        return name
+
+    def register(self, name: str, request: int) -> None:
+        self.storage.register(name, request, b'info')
+        self.book.register(name, request)
+
+    @precondition(lambda self: self.owners)
+    @rule(index=any_index, at_most=st.integers(0, 5), limits=st.permutations(QUEUES), limit=st.integers(0, 4), hears=st.booleans())
+    def fetch(self, index, at_most, limits, limit, hears):
+        """Who does not hear the answer asks again under the same number, sooner or later."""
+        owner = pick(self.owners, index)
+        fetched = self.asked(owner.name, owner.request, {limits[0]: limit, limits[1]: at_most}, at_most)
+        if not hears:
+            return
+        if fetched.standing is Standing.UNKNOWN:
+            self.register(owner.name, owner.request - 1)
+        elif fetched.standing is not Standing.GOOD:
+            owner.name, owner.request = self.new_name(), 1
+        elif fetched.deliveries:
+            owner.request += 1
+            for delivery in fetched.deliveries:
+                self.hear(delivery)
+
+    def hear(self, delivery: base.Delivery) -> None:
+        assert (delivery.consumer, delivery.tag) not in self.heard, 'a delivery was brought twice'
+        self.heard.append((delivery.consumer, delivery.tag))
+        task_id = Message.decode(delivery.message).id
+        self.delivered[task_id] += 1
+        assert self.delivered[task_id] <= self.book.allowed[task_id], 'I8: a message was delivered twice'
+
+    @precondition(lambda self: self.owners)
+    @rule(index=any_index, back=st.integers(1, 2))
+    def fetch_late(self, index, back):
+        """A copy of an old request arrives at last; nobody waits for its answer any more."""
+        owner = pick(self.owners, index)
+        if owner.request > back:
+            self.asked(owner.name, owner.request - back, dict.fromkeys(QUEUES, 2), 2)
+
+    def asked(self, name: str, request: int, limits: dict[str, int], at_most: int) -> Fetched:
+        """The answer of the storage, which is what the book says."""
+        fetched = self.storage.fetch(name, request, limits, at_most)
+        standing, deliveries = self.book.fetch(name, request, limits, at_most)
+        assert fetched.standing is standing
+        expected = {tag: self.book.messages[task_id].encode() for tag, task_id in deliveries.items()}
+        assert {delivery.tag: delivery.message for delivery in fetched.deliveries} == expected
+        assert [delivery.tag for delivery in fetched.deliveries] == sorted(expected)
+        if standing is Standing.GOOD:
+            assert (fetched.next_due is None) == (not self.book.schedule)
+        return fetched
+
+    @precondition(lambda self: self.heard)
+    @rule(index=any_index, recent=st.booleans(), twice=st.booleans(),
+          kind=st.sampled_from(['none', 'keep', 'retry', 'later', 'bury', 'chain']))
+    def settle(self, index, recent, twice, kind):
+        """By whoever has heard of the delivery, be it a consumer that has lost it long since."""
+        name, tag = self.heard[-1 - index % 3 % len(self.heard)] if recent else pick(self.heard, index)
+        task_id = self.book.flight.get(name, {}).get(tag)
+        effects = self.effects(kind, task_id or 'm0')
+        assert self.storage.settle(name, [Settlement(tag, effects)]) == [task_id is not None]
+        self.book.settle(name, tag)
+        if task_id is not None:
+            self.bring_about(kind, task_id)
+        if twice:
+            assert self.storage.settle(name, [Settlement(tag, effects)]) == [False]
+        self.check_result(task_id or 'm0')
+
+    def effects(self, kind: str, task_id: str) -> tuple[Effect, ...]:
+        raw = self.book.messages[task_id].encode()
+        what: dict[str, tuple[Effect, ...]] = {
+            'none': (),
+            'keep': (Keep(task_id, b'V' + task_id.encode(), None),),
+            'retry': (NoteError(b'error'), Enqueue(raw)),
+            'later': (Schedule(raw, DELAY), NoteError(b'error')),
+            'bury': (Bury(raw, task_id, 'buried'), Keep(task_id, b'E', None)),
+            'chain': (Enqueue(self.book.next('other', 1).encode()),),
+        }
+        return what[kind]
+
+    def bring_about(self, kind: str, task_id: str) -> None:
+        book = self.book
+        if kind == 'keep':
+            book.results[task_id] = b'V' + task_id.encode()
+        elif kind == 'bury':
+            book.ended.remove(task_id)
+            book.dead.append(task_id)
+            book.results[task_id] = b'E'
+        elif kind == 'chain':
+            book.place(book.add(book.next('other', 1)).id)
+        elif kind in ('retry', 'later'):
+            book.ended.remove(task_id)
+            book.allowed[task_id] += 1
+            book.errors += 1
+            if kind == 'retry':
+                book.place(task_id)
+            else:
+                book.put_in_schedule(task_id, book.now + DELAY)
+
+    def check_result(self, task_id: str) -> None:
+        found = self.storage.result(task_id, preserve=True) or b''
+        expected = self.book.results.get(task_id, b'')
+        assert found[:1] == expected[:1] and found.startswith(expected)
+
+    @precondition(lambda self: self.owners)
+    @rule(index=any_index)
+    def beat(self, index):
+        name = pick(self.owners, index).name
+        before, deadline = self.storage.consumers().get(name), time.monotonic() + 1
+        beat = self.storage.beat(name)
+        assert (beat.standing, beat.held) == (self.book.standing(name), len(self.book.flight.get(name, {})))
+        while beat.standing is Standing.GOOD and self.storage.consumers()[name] == before:      # in the same millisecond
+            assert time.monotonic() < deadline, 'a beat does not show'
+            self.storage.beat(name)
+
+    @precondition(lambda self: self.owners)
+    @rule(index=any_index)
+    def crash(self, index):
+        self.owners.remove(pick(self.owners, index))
+
+    @precondition(lambda self: self.owners)
+    @rule(index=any_index, at_most=few, goes_on=st.booleans())
+    def release(self, index, at_most, goes_on):
+        """A consumer stops; it may be killed while it does."""
+        owner = pick(self.owners, index)
+        self.owners.remove(owner)
+        while not self.released(owner.name, at_most).done and goes_on:
+            pass
+
+    def released(self, name: str, at_most: int) -> Reaped:
+        released = self.storage.release(name, at_most)
+        assert released == self.book.take_back(name, at_most, reaped=False)
+        return released
+
+    # -- reapers, and what befalls a registry ---------------------------------------------------------------
+
+    @precondition(lambda self: self.names)
+    @rule(index=any_index)
+    def observe(self, index):
+        for name, beat in self.storage.consumers().items():
+            if name == pick(self.names, index):
+                self.seen.setdefault(name, []).append(beat)
+
+    @precondition(lambda self: self.seen)
+    @rule(index=any_index, at_most=few, stale=st.booleans(), steps=few)
+    def reap(self, index, at_most, stale, steps):
+        """Of a dead consumer, or of one that only was silent for too long; by somebody whose look may be out of date."""
+        name = pick(self.seen, index)
+        beat = self.seen[name][0 if stale else -1]
+        for _ in range(steps):
+            self.reaped(name, beat, at_most)
+
+    def reaped(self, name: str, beat: str, at_most: int) -> Reaped | None:
+        evicted = self.book.standing(name) is Standing.EVICTED
+        may = evicted or self.storage.consumers().get(name, '') == beat
+        answer = self.storage.reap(name, beat, MAX_DELIVERIES, at_most, None)
+        if not may:
+            assert answer is None, 'I6: somebody was reaped who has beaten since'
+            return None
+        self.book.registered[name].evicted = True
+        assert answer == self.book.take_back(name, at_most, reaped=True)
+        return answer
+
+    @rule()
+    def lose_registry(self):
+        self.kit.lose_registry()
+        self.book.registered.clear()
+
+    @precondition(lambda self: self.names)
+    @rule(index=any_index)
+    def adopt(self, index):
+        self.adopted(pick(self.names, index))
+
+    def adopted(self, name: str) -> None:
+        is_orphan = name in self.book.described and name not in self.book.registered
+        assert self.storage.adopt(name) is is_orphan
+        if is_orphan:
+            self.book.registered[name] = Registration(0, evicted=True)
+
+    # -- what is always true --------------------------------------------------------------------------------
+
+    @invariant()
+    def everything_is_where_it_ought_to_be(self):
+        book, storage = self.book, self.storage
+        for queue in QUEUES:
+            self.compare(queue, storage.pending(queue)[::-1], book.queues[queue])
+        self.compare('schedule', [raw for _, raw in storage.scheduled()], [place.task_id for place in book.schedule])
+        self.compare('dead letters', [raw for _, _, raw in storage.dead()][::-1], book.dead)
+        in_flight = {name: self.in_flight(name) for name in self.names}
+        assert in_flight == {name: book.flight.get(name, {}) for name in self.names}
+        assert len(storage.errors()) == book.errors
+        self.check_consumers(in_flight)
+        held = itertools.chain(*(held.values() for held in in_flight.values()))
+        self.check_places([*book.waiting(), *book.dead, *book.ended, *held])
+
+    def compare(self, what: str, raws: list[bytes], ids: list[str]) -> None:
+        assert [Message.decode(raw).id for raw in raws] == ids, what
+        assert raws == [self.book.messages[task_id].encode() for task_id in ids], what
+
+    def in_flight(self, name: str) -> dict[int, str]:
+        """What the storage has in flight for a consumer, by tag."""
+        return {delivery.tag: Message.decode(delivery.message).id for delivery in self.storage.recall(name, self.storage.held(name))}
+
+    def check_places(self, ids: list[str]) -> None:
+        assert Counter(ids) == Counter(list(self.book.messages)), 'I1: a message is in two places, or in none'
+
+    def check_consumers(self, in_flight: dict[str, dict[int, str]]) -> None:
+        known, described = self.storage.consumers(), self.storage.consumer_info()
+        for name in self.names:
+            assert not in_flight[name] or name in known or name in described, 'I2: nobody will take these back'
+        assert known.keys() == self.book.registered.keys() and described.keys() == self.book.described
+        for name, beat in known.items():
+            registration = self.book.registered[name]
+            assert (beat == 'x') is registration.evicted
+            assert registration.evicted or beat.endswith(f':{registration.last}')
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if sys.exc_info()[0] is None:       # a step that failed says enough
+            self.end()
+
+    def end(self) -> None:
+        """Everybody dies; then one consumer runs everything that is left, and nothing stays."""
+        for name in sorted(self.book.described):
+            self.adopted(name)
+            beat = self.storage.consumers()[name]
+            while (reaped := self.reaped(name, beat, 2)) is not None and not reaped.done:
+                pass
+        if self.book.schedule:
+            self.make_due()
+        self.owners = [Owner(self.new_name())]
+        while any(self.book.queues.values()) or self.book.schedule:
+            self.fetch(0, 5, QUEUES, 5, True)
+            for name, tag in self.heard:
+                self.storage.settle(name, [Settlement(tag)])
+                self.book.settle(name, tag)
+        self.released(self.owners[0].name, 1)
+        for task_id in self.book.messages:
+            self.check_result(task_id)
+        self.everything_is_where_it_ought_to_be()
+        assert self.book.ended | set(self.book.dead) == self.book.messages.keys()
+        assert not {key for key in self.kit.leftovers() if key.startswith(('inflight', 'queue', 'priority', 'schedule', 'consumer'))}

@@ -1,0 +1,652 @@
+"""RedisStorage alone: a server that goes away, answers that are lost, connections that are shared, memory that is full."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import gevent
+import pytest
+import redis
+from gevent.lock import Semaphore
+
+from geventhuey.exceptions import (
+    ConfigurationError,
+    StorageError,
+    StorageOutcomeUnknown,
+    StorageRefused,
+    StorageUnavailable,
+)
+from geventhuey.message import AT_MOST_ONCE, WANTS_RESULT
+from geventhuey.storage import base
+from geventhuey.storage.base import Bury, Enqueue, Keep, NoteError, Publish, Reaped, Schedule, Standing, task_field
+from geventhuey.storage.redis import RedisStorage
+from geventhuey.storage.redis.connection import IDLE, Address, SharedLink, translated
+from geventhuey.testing.redis_server import RedisServer
+from tests.storage.kit import (
+    BOUND,
+    FOR_EVER,
+    ONCE,
+    PAST,
+    Calls,
+    Consumer,
+    RedisKit,
+    eventually,
+    ids,
+    in_thread,
+    message,
+    messages,
+)
+from tests.storage.proxy import Proxy
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def own_server():
+    """A server that these tests may kill, fill and lock."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(own_server):
+    """That server, running and empty."""
+    if not own_server.is_running:
+        own_server.start()
+    own_server.command('CONFIG', 'SET', 'maxmemory', '0')
+    own_server.flush()
+    return own_server
+
+
+@pytest.fixture
+def own_kit(server):
+    kit = RedisKit(server.url)
+    yield kit
+    kit.close()
+
+
+@pytest.fixture
+def proxy(redis_server, redis_url):
+    with Proxy(redis_server.port) as proxy:
+        yield proxy
+
+
+# -- a server that is away --------------------------------------------------------------------------------------
+
+def wait_idle(storage):
+    """The next call looks at the connection before it uses it."""
+    eventually(lambda: time.monotonic() - storage._line._used > IDLE)
+
+
+def test_to_enqueue_fails_soon_while_redis_is_away(own_kit, server):
+    own_kit.storage.enqueue(messages('a'))
+    wait_idle(own_kit.storage)
+    server.kill()
+    began = time.monotonic()
+    with pytest.raises(StorageUnavailable) as caught:
+        own_kit.storage.enqueue(messages('b'))
+    assert 0.3 < time.monotonic() - began < 2.5
+    assert not isinstance(caught.value, StorageOutcomeUnknown)
+    assert isinstance(caught.value.__cause__, redis.exceptions.ConnectionError)
+
+
+def test_a_part_of_an_engine_is_told_at_once_that_redis_is_away(own_kit, server):
+    session = own_kit.storage.session('settle')
+    server.kill()
+    began = time.monotonic()
+    with pytest.raises(StorageUnavailable):
+        session.settle('consumer', [base.Settlement(1)])
+    assert time.monotonic() - began < 0.3
+
+
+def test_who_is_patient_sees_redis_return(own_kit, server):
+    own_kit.storage.enqueue(messages('a'))
+    own_kit.storage._patience = BOUND
+    wait_idle(own_kit.storage)
+    server.kill()
+    enqueued = in_thread(own_kit.storage.enqueue, messages('b'))
+    server.start()
+    enqueued.result(BOUND)
+    assert ids(own_kit.storage.pending('default')) == 'b'
+
+
+@pytest.mark.parametrize('session', [False, True])
+def test_a_restart_is_noticed_before_anything_is_written(own_kit, server, session):
+    storage = own_kit.storage.session('beat') if session else own_kit.storage
+    storage.enqueue(messages('a'))
+    server.restart()
+    wait_idle(storage)
+    storage.enqueue(messages('b'))
+    assert ids(storage.pending('default')) == 'b'
+    storage.close()
+
+
+def test_waiters_for_results_outlive_a_restart(own_kit, server):
+    woken = Calls()
+    with own_kit.storage.watching('a', woken):
+        eventually(lambda: woken.count)
+        before = woken.count
+        server.restart()
+        eventually(lambda: woken.count > before)        # subscribed again, and so told to look
+        before = woken.count
+        own_kit.another().put_result('a', b'Vvalue', None)
+        eventually(lambda: woken.count > before)
+
+
+def test_waiters_for_results_outlive_their_connection(redis_kit):
+    woken = Calls()
+    with redis_kit.storage.watching('a', woken):
+        eventually(lambda: woken.count)
+        for _ in range(3):
+            before = woken.count
+            redis_kit.raw.client_kill_filter(_type='pubsub')
+            eventually(lambda before=before: woken.count > before)
+
+
+# -- answers that are lost --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(('call', 'done'), [
+    pytest.param(lambda storage: storage.enqueue(messages('a')), 'a', id='enqueue'),
+    pytest.param(lambda storage: storage.enqueue([message('a', priority=1)]), 'a', id='enqueue-priority'),
+    pytest.param(lambda storage: storage.schedule(message('a'), due=PAST), 'a', id='schedule'),
+    pytest.param(lambda storage: storage.take_due(PAST, 1), '', id='take_due'),
+    pytest.param(lambda storage: storage.result('r', preserve=False), '', id='result'),
+    pytest.param(lambda storage: storage.restore(task_field('r')), '', id='restore'),
+])
+def test_what_must_not_happen_twice_is_unknown_when_its_answer_is_lost(redis_kit, proxy, call, done):
+    storage = RedisStorage(redis_kit.name, proxy.url)
+    call(storage)                           # connected, and the scripts are there
+    redis_kit.empty()
+    redis_kit.storage.put_result('r', b'Vvalue', None)
+    redis_kit.storage.revoke(task_field('r'), FOR_EVER, None)
+    proxy.lose = 1
+    with pytest.raises(StorageOutcomeUnknown):
+        call(storage)
+    assert proxy.lose == 0
+    assert ids(Consumer(redis_kit.storage).fetch()) == done
+    storage.close()
+
+
+def test_what_may_happen_twice_is_repeated_when_its_answer_is_lost(redis_kit, proxy):
+    storage = RedisStorage(redis_kit.name, proxy.url)
+    consumer = Consumer(storage)
+    steps = (lambda: storage.enqueue(messages('a b')), consumer.fetch, lambda: storage.beat('consumer'),
+             lambda: storage.register('consumer', 0), lambda: storage.held('consumer'), lambda: storage.wake(['default']),
+             lambda: storage.put_result('a', b'Vvalue', None), consumer.settle_all, lambda: storage.release('consumer', 1))
+    for step in steps:
+        step()
+    consumer = Consumer(storage)
+    storage.enqueue(messages('c d'))
+    for step in steps[1:]:
+        proxy.lose = 1
+        step()
+        assert proxy.lose == 0
+    assert storage.pending('default') == [] and storage.counters() == {}
+    assert storage.consumers() == {}
+    storage.close()
+
+
+def test_a_fetch_whose_answer_is_lost_is_answered_again(redis_kit, proxy):
+    session = RedisStorage(redis_kit.name, proxy.url).session('fetch')
+    consumer = Consumer(session)
+    consumer.fetch()
+    redis_kit.storage.enqueue(messages('a b'))
+    proxy.lose = 1
+    with pytest.raises(StorageOutcomeUnknown):
+        consumer.fetch(1)
+    assert ids(consumer.fetch(1)) == 'a'
+    assert ids(consumer.fetch(1)) == 'b'
+    session.close()
+
+
+def test_an_answer_that_is_no_answer_breaks_the_connection(redis_kit, proxy):
+    storage = RedisStorage(redis_kit.name, proxy.url)
+    storage.enqueue(messages('a'))
+    proxy.edit = lambda data: b'?' + data
+    with pytest.raises(StorageOutcomeUnknown, match='not the Redis protocol'):
+        storage.enqueue(messages('b'))
+    proxy.edit = bytes
+    storage.enqueue(messages('c'))
+    assert ids(storage.pending('default')) == 'c b a'
+    storage.close()
+
+
+def test_scripts_that_the_server_has_forgotten_are_sent_again(redis_kit):
+    stopped = threading.Event()
+
+    def forget():
+        with redis.Redis.from_url(redis_kit.url) as raw:
+            while not stopped.is_set():
+                raw.script_flush()
+
+    forgetting = in_thread(forget)
+    try:
+        storage = redis_kit.storage
+        storage.enqueue([message(f'{n}', priority=1) for n in range(100)])
+        consumer = Consumer(storage)
+        for _ in range(100):
+            assert consumer.settle(*consumer.fetch(1)) == [True]
+    finally:
+        stopped.set()
+    forgetting.result(BOUND)
+
+
+# -- one connection, many callers -------------------------------------------------------------------------------
+
+class Canaries:
+    """Callers of one SharedLink, each of which looks whether the answer is its own."""
+
+    def __init__(self, url, engine):
+        self.connections = 0
+        self.answered = 0
+        self._connect = functools.partial(Address.of(url, None, {}).connect, 'canary', engine)
+        self.link = SharedLink(self._counted, Semaphore if engine else threading.Lock)
+
+    def _counted(self):
+        self.connections += 1
+        return self._connect()
+
+    def call(self, caller, number, size=0):
+        """One call with two commands, and its answers looked at."""
+        first, second = (f'{caller}:{number}:{command}:'.encode() + bytes(size) for command in (1, 2))
+        assert self.link.call((('ECHO', first), ('ECHO', second))) == [first, second]
+        self.answered += 1
+
+    def calls(self, caller, count):
+        for number in range(count):
+            self.call(caller, number)
+
+
+def test_200_threads_share_a_connection(redis_url):
+    canaries = Canaries(redis_url, engine=False)
+    with ThreadPoolExecutor(200) as pool:
+        futures = [pool.submit(canaries.calls, caller, 20) for caller in range(200)]
+    assert [future.result(BOUND) for future in futures] == [None] * 200
+    assert canaries.connections == 1
+    canaries.link.close()
+
+
+def test_200_greenlets_share_a_connection(redis_url):
+    canaries = Canaries(redis_url, engine=True)
+    greenlets = [gevent.spawn(canaries.calls, caller, 20) for caller in range(200)]
+    gevent.joinall(greenlets, BOUND, raise_error=True)
+    assert (canaries.answered, canaries.connections) == (4000, 1)
+    canaries.link.close()
+
+
+def test_callers_that_are_killed_take_nobodys_answer(redis_url):
+    canaries = Canaries(redis_url, engine=True)
+    canaries.call('first', 0)
+    rng = random.Random(4)
+    callers = [gevent.spawn(canaries.calls, caller, 50) for caller in range(100)]
+    victims = [gevent.spawn(canaries.calls, f'victim{n}', 10 ** 9) for n in range(100)]
+
+    def give_up(caller):
+        for number in range(50):
+            with gevent.Timeout(rng.uniform(0.0, 0.004), False):
+                canaries.call(caller, number)
+
+    impatient = [gevent.spawn(give_up, f'impatient{n}') for n in range(50)]
+    while victims:
+        gevent.sleep(0)
+        victims.pop(rng.randrange(len(victims))).kill(block=False)
+    gevent.joinall(callers + impatient, BOUND, raise_error=True)
+    assert all(greenlet.ready() for greenlet in callers + impatient)
+    assert canaries.answered > 100 * 50 and canaries.connections == 1
+    canaries.link.close()
+
+
+def test_who_is_killed_while_he_sends_breaks_the_connection_but_no_answer(redis_url):
+    canaries = Canaries(redis_url, engine=True)
+    canaries.call('first', 0)
+    big = gevent.spawn(canaries.call, 'big', 0, 24 * 1024 * 1024)
+    unknown = []
+
+    def call(caller):
+        try:
+            canaries.call(caller, 0)
+        except StorageOutcomeUnknown:
+            unknown.append(caller)
+
+    gevent.sleep(0)
+    callers = [gevent.spawn(call, caller) for caller in range(20)]
+    big.kill()
+    gevent.joinall(callers, BOUND, raise_error=True)
+    canaries.call('last', 0)
+    assert canaries.answered + len(unknown) == 22
+    assert canaries.connections == 2
+    canaries.link.close()
+
+
+def test_an_error_is_raised_for_its_caller_only(redis_kit):
+    redis_kit.raw.set(redis_kit.storage.keys.schedule, 'no zset')
+    session = redis_kit.storage.session('mixed')
+    wrong = [gevent.spawn(session.scheduled_count) for _ in range(10)]
+    right = [gevent.spawn(session.pending_count, 'default') for _ in range(10)]
+    gevent.joinall(wrong + right, BOUND)
+    assert [greenlet.value for greenlet in right] == [0] * 10
+    assert {type(greenlet.exception) for greenlet in wrong} == {StorageError}
+    session.close()
+
+
+def test_all_callers_hear_that_redis_is_away(own_kit, server):
+    session = own_kit.storage.session('settle')
+    server.kill()
+    greenlets = [gevent.spawn(session.pending_count, 'default') for _ in range(50)]
+    gevent.joinall(greenlets, BOUND)
+    assert {type(greenlet.exception) for greenlet in greenlets} == {StorageUnavailable}
+
+
+FORKED = textwrap.dedent('''
+    import os, sys
+    from contextlib import ExitStack
+    if sys.argv[2] == 'patched':
+        from gevent import monkey
+        monkey.patch_all()
+    from geventhuey.storage.redis import RedisStorage
+    from tests.storage.kit import Calls, Consumer, eventually, ids, messages
+
+    storage = RedisStorage('forked', sys.argv[1])
+    client = storage._call(('CLIENT', 'ID'))
+    parent = Consumer(storage, 'parent')
+    storage.enqueue(messages('a b'))
+    assert ids(parent.fetch(1)) == 'a'
+
+    def watch(task_id):
+        woken = Calls()
+        with storage.watching(task_id, woken):
+            eventually(lambda: woken.count)
+            before = woken.count
+            storage.put_result(task_id, b'V', None)
+            eventually(lambda: woken.count > before)
+
+    def run_child():
+        assert ids(Consumer(storage, 'child').fetch(1)) == 'b'
+        assert storage._call(('CLIENT', 'ID')) != client
+        storage.wait_wake(['nothing'], 0.01)
+        watch('child')
+
+    watch('before')
+    storage.wait_wake(['nothing'], 0.01)
+    woken = Calls()
+    with storage.watching('across', woken):
+        eventually(lambda: woken.count)
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                run_child()
+                code = 0
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        for n in range(300):
+            assert storage._call(('ECHO', f'parent{n}')) == f'parent{n}'.encode()
+        assert os.waitpid(pid, 0)[1] == 0
+        before = woken.count
+        storage.put_result('across', b'V', None)
+        eventually(lambda: woken.count > before)
+    assert storage._call(('CLIENT', 'ID')) == client
+    assert len(storage.held('parent')) == len(storage.held('child')) == 1
+    watch('after')
+    print('as it should be')
+''')
+
+
+def run_program(program, *args):
+    """What the program prints; fails when it fails."""
+    ended = subprocess.run([sys.executable, '-c', program, *args], cwd=CHECKOUT, capture_output=True, text=True, timeout=60,
+                           env={**os.environ, 'PYTHONPATH': str(CHECKOUT)})
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.parametrize('patched', ['plain', 'patched'])
+def test_a_fork_has_connections_of_its_own(redis_url, patched):
+    assert run_program(FORKED, redis_url, patched) == 'as it should be\n'
+
+
+LISTENING = textwrap.dedent('''
+    import sys
+    from gevent import monkey
+    monkey.patch_all()
+    from geventhuey import native
+    from geventhuey.storage.redis import RedisStorage
+    from tests.storage.kit import Calls, eventually
+
+    storage, woken = RedisStorage('listening', sys.argv[1]), Calls()
+    with storage.watching('a', woken):
+        eventually(lambda: woken.count)
+        print(storage._results._carrier._thread == native.thread_id())
+''')
+
+
+def test_results_are_listened_for_in_the_main_hub_where_gevent_has_patched(redis_url):
+    # a native thread with a hub of its own may crash the interpreter when that ends
+    assert run_program(LISTENING, redis_url) == 'True\n'
+
+
+# -- addresses and passwords ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('given', [
+    {'url': 'redis://localhost', 'connection_pool': redis.ConnectionPool()},
+    {'url': 'redis://localhost', 'host': 'localhost'},
+    {'connection_pool': redis.ConnectionPool(), 'db': 1},
+])
+def test_an_address_that_is_given_twice_is_refused(given):
+    with pytest.raises(ConfigurationError, match='over-determined'):
+        RedisStorage('app', **given)
+
+
+@pytest.mark.parametrize('given', [
+    {'hots': 'localhost'}, {'max_connections': 5}, {'connection_pool': 'redis://localhost'}, {'url': 'localhost:6379'},
+    {'url': 'redis://localhost:port'}, {'url': 'http://localhost'}, {'url': ''.join(['redis', '//'])},
+])
+def test_an_address_that_is_not_understood_is_refused(given):
+    with pytest.raises(ConfigurationError):
+        RedisStorage('app', **given)
+
+
+@pytest.mark.parametrize(('given', 'where'), [
+    ({}, 'redis://localhost:6379/0'),
+    ({'url': 'redis://example.org/3'}, 'redis://example.org:6379/3'),
+    ({'url': 'rediss://user:sesame@example.org:7000'}, 'rediss://user:***@example.org:7000/0'),
+    ({'url': 'redis://:sesame@example.org'}, 'redis://:***@example.org:6379/0'),
+    ({'url': 'unix://:sesame@/run/redis.sock?db=2'}, 'unix://:***@/run/redis.sock?db=2'),
+    ({'unix_socket_path': '/run/redis.sock'}, 'unix:///run/redis.sock?db=0'),
+    ({'host': 'example.org', 'port': 7000, 'db': 1, 'password': 'sesame'}, 'redis://:***@example.org:7000/1'),
+    ({'host': 'example.org', 'ssl': True, 'ssl_cert_reqs': 'none'}, 'rediss://example.org:6379/0'),
+    ({'connection_pool': redis.ConnectionPool.from_url('redis://u:sesame@example.org/4')}, 'redis://u:***@example.org:6379/4'),
+])
+def test_an_address_is_told_without_its_password(given, where):
+    storage = RedisStorage('app', **given)
+    assert storage.describe() == where
+    assert 'sesame' not in repr(storage) + str(storage) + repr(storage.address) + str(storage.address)
+
+
+@pytest.mark.parametrize('url', [
+    'http://user:sesame@localhost', 'redis://user:sesame@localhost:port', 'redis://:ses/ame@localhost',
+    'redis://:sesame@localhost?socket_timeout=sesame', 'redis://localhost?password=sesame&socket_timeout=soon',
+    'redis://:a//sesame@localhost:port', 'user:sesame@localhost', 'redis://:sesame', 'redis://user:sesame',
+])
+def test_a_url_that_is_refused_is_not_told(url):
+    with pytest.raises(ConfigurationError, match='no Redis URL') as caught:
+        RedisStorage('app', url)
+    assert 'ses' not in str(caught.value) and 'ame' not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.fixture(scope='module')
+def locked_server():
+    with RedisServer(unix_socket=True, extra=['--requirepass', 'sesame']) as server:
+        yield server
+
+
+def everything_said(error):
+    """The texts of an error and of all that led to it."""
+    said = ''
+    while error is not None:
+        said += str(error) + repr(error)
+        error = error.__cause__ or error.__context__
+    return said
+
+
+@pytest.mark.parametrize('password', ['open-sesame', ''])
+def test_a_wrong_password_is_refused_and_not_told(locked_server, password):
+    storage = RedisStorage('app', host='127.0.0.1', port=locked_server.port, password=password or None)
+    for call in (storage.check, lambda: storage.enqueue(messages('a')), lambda: storage.session('beat').beat('a')):
+        with pytest.raises(StorageRefused) as caught:
+            call()
+        assert 'sesame' not in everything_said(caught.value)
+
+
+def test_the_right_password_is_not_told_when_the_server_goes(locked_server):
+    for url in (f'redis://:sesame@127.0.0.1:{locked_server.port}', f'unix://:sesame@{locked_server.unix_socket_path}'):
+        storage = RedisStorage('app', url)
+        session = storage.session('beat')
+        assert storage.pending_count('default') == session.pending_count('default') == 0
+        session.close()
+        storage.close()
+        storage._patience = 0.0
+        locked_server.kill()
+        for each in (storage, session):
+            with pytest.raises(StorageUnavailable) as caught:
+                each.enqueue(messages('a'))
+            assert 'sesame' not in everything_said(caught.value)
+        locked_server.start()
+
+
+# -- which server, and how it is set up -------------------------------------------------------------------------
+
+def test_a_server_that_is_too_old_is_refused(redis_kit, proxy):
+    storage = RedisStorage(redis_kit.name, proxy.url)
+    assert storage.check()[0].split()[0] in ('Redis', 'Valkey')
+    proxy.edit = lambda data: re.sub(rb'redis_version:\d', b'redis_version:5', data)
+    with pytest.raises(StorageRefused, match='too old'):
+        storage.check()
+    storage.close()
+
+
+def test_a_server_that_may_lose_tasks_is_warned_of(own_kit, server):
+    assert own_kit.storage.check()[1] == ['appendonly is off: if Redis itself dies, what came after its last snapshot is lost']
+    server.command('CONFIG', 'SET', 'maxmemory', '1gb')
+    server.command('CONFIG', 'SET', 'maxmemory-policy', 'allkeys-lru')
+    try:
+        assert 'maxmemory-policy is allkeys-lru' in own_kit.storage.check()[1][0]
+    finally:
+        server.command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction')
+
+
+def test_a_server_that_will_not_say_what_it_is_may_be_used(own_kit, server):
+    server.command('ACL', 'SETUSER', 'quiet', 'on', '>word', '~*', '&*', '+@all', '-info')
+    storage = RedisStorage(own_kit.name, own_kit.url.replace('//', '//quiet:word@'))
+    assert storage.check() == ('Redis (INFO not permitted)', [])
+    storage.close()
+
+
+@pytest.mark.parametrize(('said', 'error'), [
+    ("OOM command not allowed when used memory > 'maxmemory'.", StorageUnavailable),
+    ("ERR Error running script (call to f_0a): @user_script:1: @user_script: 1: -OOM command not allowed when used memory > "
+     "'maxmemory'.", StorageUnavailable),
+    ("ERR Error running script (call to f_0a): @user_script:1: @user_script: 1: -READONLY You can't write against a read only "
+     "replica.", StorageUnavailable),
+    ('ERR Error running script (call to f_0a): @user_script:1: attempt to index a nil value', StorageError),
+    ('LOADING Redis is loading the dataset in memory', StorageUnavailable),
+    ('BUSY Redis is busy running a script.', StorageUnavailable),
+    ('MISCONF Redis is configured to save RDB snapshots, but ...', StorageUnavailable),
+    ('ERR max number of clients reached', StorageUnavailable),
+    ('NOPERM this user has no permissions', StorageRefused),
+    ('NOAUTH Authentication required.', StorageRefused),
+    ('WRONGTYPE Operation against a key holding the wrong kind of value', StorageError),
+])
+def test_what_the_server_says_is_translated(said, error):
+    assert type(translated(said)) is error
+
+
+# -- memory that is full ----------------------------------------------------------------------------------------
+
+@pytest.fixture
+def full(own_kit, server):
+    """Fills the server's memory; with False it has room again."""
+    def fill(is_full=True):
+        assert server.command('CONFIG', 'SET', 'maxmemory', '1' if is_full else '0') == b'OK'
+    yield fill
+    fill(False)
+
+
+@pytest.mark.parametrize('call', [
+    pytest.param(lambda storage: storage.enqueue(messages('a')), id='enqueue'),
+    pytest.param(lambda storage: storage.enqueue([message('a', priority=1)]), id='enqueue-priority'),
+    pytest.param(lambda storage: storage.schedule(message('a'), due=PAST), id='schedule'),
+    pytest.param(lambda storage: storage.tick('name', 1, message('a')), id='tick'),
+    pytest.param(lambda storage: storage.revoke(task_field('a'), FOR_EVER, None), id='revoke'),
+])
+def test_producers_are_refused_when_memory_is_full(own_kit, full, call):
+    own_kit.storage._patience = 0.0
+    full()
+    with pytest.raises(StorageUnavailable, match='out of memory'):
+        call(own_kit.storage)
+    full(False)
+    assert own_kit.storage.pending('default') == own_kit.storage.scheduled() == []
+    call(own_kit.storage)
+
+
+def test_consumers_work_when_memory_is_full(own_kit, full):
+    storage = own_kit.storage
+    storage.enqueue([*messages('a b c'), message('urgent', priority=1), message('low', priority=-1), *messages('o p', 'other')])
+    storage.schedule(message('due'), due=PAST)
+    storage.revoke(task_field('a'), ONCE, 60.0)
+    own_kit.put_junk('default', b'junk')
+    full()
+    own_kit.raw.script_flush()
+    consumer = Consumer(storage)
+    assert storage.wait_wake(['default'], BOUND)
+    assert consumer.fetch(5, {'other': 0}) == []            # it can take nothing, and says so to the others
+    assert own_kit.tokens() == {'other', 'default'}         # 'default': of what was due
+    urgent, a, *others = consumer.fetch(9, {'default': 9, 'other': 1})
+    assert ids([urgent, a, *others]) == 'urgent a b c due low o'
+    assert storage.counters() == {'malformed': 1}
+    assert storage.beat('consumer')[::2] == (Standing.GOOD, 7)
+    raw = message('next').encode()
+    assert consumer.settle(urgent, effects=[Keep('urgent', b'Vvalue', 60.0), Enqueue(raw), Schedule(raw, 60.0), Bury(raw, 'next', ''),
+                                            NoteError(b'entry'), Publish(b'{}')]) == [True]
+    assert consumer.settle(a) == [True]
+    assert storage.release('consumer', 100) == Reaped(5, 0, True)
+    assert (storage.counters(), ids(storage.pending('other'))) == ({'malformed': 1, 'dead': 1, 'released': 5}, 'p o')
+
+
+def test_silent_consumers_are_reaped_when_memory_is_full(own_kit, full):
+    storage = own_kit.storage
+    storage.enqueue([message('a'), message('once', flags=AT_MOST_ONCE | WANTS_RESULT), message('low', priority=-1),
+                     message('old')._replace(deliveries=4)])
+    full()
+    consumer = Consumer(storage)
+    consumer.fetch()
+    assert [consumer.die(at_most=2), consumer.die(at_most=9)] == [Reaped(1, 1, False), Reaped(1, 1, True)]
+    assert ids(storage.pending('default')) == 'low a'
+    assert storage.result('once', preserve=True)[:1] == base.LOST
+
+
+def test_an_enqueue_is_decided_by_the_push_alone(redis_kit, proxy):
+    storage = RedisStorage(redis_kit.name, proxy.url)
+    assert storage.pending('default') == []
+    full = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+    proxy.edit = lambda data: data.replace(b':1\r\n:1\r\n', b':1\r\n' + full)
+    storage.enqueue(messages('a'))          # the push went in, and the token behind it did not
+    proxy.edit = lambda data: data.replace(b':2\r\n', full)
+    storage._patience = 0.0
+    with pytest.raises(StorageUnavailable):
+        storage.enqueue(messages('b'))
+    storage.close()
