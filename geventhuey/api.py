@@ -439,7 +439,11 @@ class Huey:
         return Consumer(self, **options)
 
     def consumer(self, **options: Any) -> Consumer:
-        """A consumer to be used with ``with``: it runs while the block does."""
+        """A consumer to be used with ``with``: it runs while the block does.
+
+        In a process that gevent has patched, tasks run in the thread of the caller: a Ctrl+C that comes while one of them computes
+        is raised in that task.
+        """
         return self.create_consumer(**options)
 
     def flush(self) -> None:

@@ -22,6 +22,8 @@ logger = logging.getLogger('geventhuey.executor')
 
 #: Characters of an error's text and of a traceback that are kept and logged at most.
 MAX_TEXT, MAX_TRACEBACK = 2000, 10_000
+#: Names of tasks that are not known here that are remembered at most, so that each is logged as an error once.
+MAX_UNKNOWN = 1000
 
 FINISHED, FAILED, RETRYING, DEAD, RELEASED = 'finished', 'failed', 'retrying', 'dead', 'released'
 REVOKED_OUTCOME, EXPIRED = 'revoked', 'expired'
@@ -54,6 +56,7 @@ class Executor:
         self._listening = listening
         #: Set when the consumer interrupts what still runs: what ends by that goes back to its queue.
         self.interrupting: TaskInterrupted | None = None
+        self._unknown: set[str] = set()
 
     def execute(self, delivery: Delivery, started: Callable[[bytes], None] | None = None) -> Outcome:
         """The delivery's task has run, or the outcome says why not. ``started`` takes the event that it begins."""
@@ -76,7 +79,7 @@ class Executor:
         try:
             task = self._registry.task(message)
         except QueueException as exc:
-            return self._dead(delivery, message, str(exc))
+            return self._dead(delivery, message, str(exc), self._level(message.name))
         if started is not None and self._listening():
             started(events.event(events.EVENT_STARTED, task))
         return self.run(delivery, message, task)
@@ -164,11 +167,12 @@ class Executor:
 
     def _retry(self, message: Message, task: QueueTask, text: str) -> list[Effect]:
         """The task once more, with one retry less: at once, or when its delay is over."""
+        said = repr(task)
         task.retries -= 1
         task.eta = self._clock.now() + task.retry_delay if task.retry_delay else None
         task.flags = flags = message.flags & ~REVOKED
         raw = self._registry.message(task, flags)._replace(created=message.created).encode()
-        _say(logging.WARNING, '%r failed and is tried again%s: %s', task,
+        _say(logging.WARNING, '%s failed and is tried again%s: %s', said,
              f' in {task.retry_delay:g} s' if task.retry_delay else '', text)
         effects: list[Effect] = [Schedule(raw, task.retry_delay) if task.retry_delay else Enqueue(raw)]
         if self._listening():
@@ -194,7 +198,16 @@ class Executor:
         _say(logging.INFO, '%s: %s expired before it was started and is not run', message.name, message.id)
         return Outcome(delivery, EXPIRED, tuple(effects))
 
-    def _dead(self, delivery: Delivery, message: Message | None, reason: str) -> Outcome:
+    def _level(self, name: str) -> int:
+        """How loudly it is said that a task cannot be run: a name that is not known will come more often, and is an error once."""
+        if name in self._registry:
+            return logging.ERROR
+        if name in self._unknown or len(self._unknown) >= MAX_UNKNOWN:
+            return logging.DEBUG
+        self._unknown.add(name)
+        return logging.ERROR
+
+    def _dead(self, delivery: Delivery, message: Message | None, reason: str, level: int = logging.ERROR) -> Outcome:
         """The delivery cannot be run, by nobody: it goes to the dead letters."""
         reason = plain_text(reason)         # it may quote the message
         name, task_id = (message.name, message.id) if message else ('a message', '')
@@ -203,7 +216,7 @@ class Executor:
             effects.append(Keep(message.id, base.LOST + reason.encode(), self._result_ttl))
         if self._listening():
             effects.append(Publish(events.event(events.EVENT_ERROR_DEQUEUEING, error=True, id=task_id, traceback=reason)))
-        _say(logging.ERROR, '%s (id %s) goes to the dead letters: %s', name, task_id, reason)
+        _say(level, '%s (id %s) goes to the dead letters: %s', name, task_id, reason)
         return Outcome(delivery, DEAD, tuple(effects))
 
 

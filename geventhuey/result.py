@@ -11,7 +11,6 @@ from geventhuey.exceptions import (
     ResultConsumed,
     SerializationError,
     StorageError,
-    StorageOutcomeUnknown,
     StorageUnavailable,
     TaskException,
     TaskLost,
@@ -126,8 +125,6 @@ class TaskResultWrapper:
                 try:
                     record = storage.result(self.task_id, preserve)
                     was_there = True
-                except StorageOutcomeUnknown:       # it may have been read just now, by us, and been lost on the way
-                    raise
                 except StorageUnavailable:
                     if not was_there:               # never reached: say so at once; an outage in between is waited out
                         raise

@@ -105,7 +105,8 @@ class Lab:
         name = consumer.name()
         if name is None:
             return 0
-        keys: Any = huey.storage.keys       # type: ignore[attr-defined]
+        storage: Any = huey.storage
+        keys = storage.keys
         pipeline = self.redis.pipeline(transaction=True)
         pipeline.llen(keys.queue('default')).hlen(keys.inflight(name)).dbsize()
         queued, inflight, size = pipeline.execute()

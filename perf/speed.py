@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser('speed.py', description=__doc__)
-    parser.add_argument('questions', nargs='*', metavar='QUESTION', choices=[[], *QUESTIONS],
+    parser.add_argument('questions', nargs='*', metavar='QUESTION', type=_question,
                         help=f'what to measure: {", ".join(QUESTIONS)} (default: everything)')
     parser.add_argument('--tasks', type=_positive, default=100_000,
                         help='no-ops to drain (default: 100000); with fewer, everything else is smaller, too')
@@ -61,11 +61,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _question(text: str) -> str:
+    if text not in QUESTIONS:
+        raise argparse.ArgumentTypeError(f'{text!r} is none of {", ".join(QUESTIONS)}')
+    return text
+
+
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number from 1')
+    return int(text)
 
 
 if __name__ == '__main__':

@@ -38,9 +38,15 @@ def doze(seconds: float) -> float:
 
 
 @huey.task()
-def gather(until: float) -> tuple[float, float]:
-    """When it was started and when it ended; it sleeps until an instant that it shares with others, and enqueues a task then."""
+def gather(until: float, waits: bool) -> tuple[float, float]:
+    """When it was started and when it ended.
+
+    It sleeps until an instant that it shares with others, enqueues a task then, and waits for its result if it is told to.
+    """
     begun = time.time()
     time.sleep(max(0.0, until - begun))
-    noop()
-    return begun, time.time()
+    ended = time.time()
+    result = noop()
+    if waits:
+        result.get(blocking=True, preserve=True)
+    return begun, ended

@@ -138,10 +138,9 @@ def set_up_logging(flags: argparse.Namespace) -> None:
 
 
 def make_room_for_files(workers: int) -> None:
-    """Each worker may have a file or socket open, as far as the system lets us raise the limit; a warning says when it does not."""
-    wanted = workers + SPARE_FILES
-    allowed = allow_open_files(wanted)
-    if allowed < wanted:
+    """Each worker may have a file or socket open; a warning says when the system does not allow that."""
+    allowed = allow_open_files(workers + SPARE_FILES)
+    if allowed < workers + SPARE_FILES:
         logger.warning('%d workers, but only %d files may be open (ulimit -Hn): tasks that open one each will fail beyond that',
                        workers, allowed)
 

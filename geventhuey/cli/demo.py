@@ -56,7 +56,8 @@ class Job:
     def wait(self) -> None:
         """The task has ended."""
         try:
-            self.value = self.result.get(blocking=True)
+            # preserve: a read that deletes could not be repeated when its answer got lost with the connection
+            self.value = self.result.get(blocking=True, preserve=True)
         except QueueException as exc:
             self.error = exc
 
@@ -267,6 +268,7 @@ class Report:
         digests = [server.sha256(number) for number in range(min(len(jobs), len(server.files)))]
         self._problems = [f'task {job.number} ({job.result.task_id}) {problem}' for job in jobs
                           if (problem := job.what_is_wrong(digests[job.number % len(digests)]))]
+        self._right = len(jobs) - len(self._problems)
         self._fetched: list[Fetched] = [job.value for job in jobs if job.value is not None]
 
     @property
@@ -290,7 +292,7 @@ class Report:
             ('requests', f'{self._server["requests"]}, {self._server["refused"]} of them refused with 503 on purpose'),
             ('retries', f'{retries}'),
             ('failures', f'{len(refused)} expected: 503 to each of {RETRIES + 1} tries'),
-            ('verified', f'{len(jobs) - len(self._problems)} of {len(jobs)}: results by the SHA-256 of their files, failures by their errors'),
+            ('verified', f'{self._right} of {len(jobs)}: results by the SHA-256 of their files, failures by their errors'),
         ]
         for title, text in rows:
             yield f'  {title:24}{text}'

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import gevent
 from gevent.event import Event
 
-from geventhuey.exceptions import StorageError
+from geventhuey.exceptions import StorageError, StorageRefused
 from geventhuey.storage.base import Delivery
 
 logger = logging.getLogger('geventhuey.consumer')
@@ -25,13 +25,17 @@ class Outage:
     def __init__(self) -> None:
         self._since = 0.0
         self._missing: set[object] = set()
+        self._refused = False
 
     def begun(self, part: object, error: StorageError) -> None:
         """The storage does not answer this part."""
         if not self._missing:
             self._since = time.monotonic()
             logger.error('the storage is away, trying again until it is back: %s', error)
+        elif isinstance(error, StorageRefused) and not self._refused:
+            logger.error('the storage will not have us back: %s', error)
         self._missing.add(part)
+        self._refused |= isinstance(error, StorageRefused)
 
     def over(self, part: object) -> None:
         """The storage answers this part."""
@@ -39,6 +43,7 @@ class Outage:
             self._missing.remove(part)
             if not self._missing:
                 logger.info('the storage is back, after %.1f s', time.monotonic() - self._since)
+                self._refused = False
 
 
 class Pool(Protocol):

@@ -128,6 +128,9 @@ class Consumer:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, received)
+        if native.is_patched():
+            # what a greenlet that a task left behind raises is not for us, not even SystemExit
+            gevent.get_hub().SYSTEM_ERROR = ()
         self.start()
         self._exit_in_time()
         stop.wait(None)
@@ -180,6 +183,7 @@ class _InThread:
 
     def _run(self) -> None:
         hub = self._hub = gevent.get_hub()
+        hub.SYSTEM_ERROR = ()       # a greenlet that a task left behind may raise what it likes, also SystemExit
         self._stop = Event()
         try:
             self._engine = self._make()

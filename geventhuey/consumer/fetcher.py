@@ -47,8 +47,10 @@ class Fetcher(Component):
         self.listeners = 0
 
     def start(self) -> None:
-        super().start()
-        self._ear = gevent.spawn(self._listen)
+        if not super().is_alive() or self._greenlet is None:    # two of them would fetch the same messages
+            super().start()
+        if self._ear is None or self._ear.dead:
+            self._ear = gevent.spawn(self._listen)
 
     def stop(self, timeout: float | None = None) -> None:
         """It fetches no more; what is in the queue is for others, who are woken."""
@@ -105,18 +107,18 @@ class Fetcher(Component):
 
     def _listen(self) -> None:
         """Waits for the token whenever the fetcher could take something."""
-        pause = 0.05
+        pause, longest = 0.05, LONGEST_WAIT
         while not self._stopping:
             self._hungry.wait()
             try:
-                if self._waiting.wait_wake(self._queues, LONGEST_WAIT):
+                if self._waiting.wait_wake(self._queues, longest):
                     self._news.set()
                     if not self._hungry.is_set():
                         self._news.clear()
                         self._storage.wake(self._queues)
-                pause = 0.05
+                pause, longest = 0.05, LONGEST_WAIT
                 self._outage.over('ear')
             except StorageError as exc:
                 self._outage.begun('ear', exc)
                 gevent.sleep(pause)
-                pause = min(2.0, pause * 2)
+                pause, longest = min(2.0, pause * 2), 0.01      # when the storage is back, that is to be known soon

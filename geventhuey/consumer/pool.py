@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _queue
-import logging
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -11,14 +10,12 @@ from typing import Any
 
 import gevent
 from gevent import getcurrent
-from greenlet import greenlet
+from greenlet import GreenletExit, greenlet
 
 from geventhuey import native
 from geventhuey.exceptions import TaskInterrupted
 from geventhuey.executor import Executor, Outcome
 from geventhuey.storage.base import Delivery
-
-logger = logging.getLogger('geventhuey.consumer')
 
 Ended = Callable[[Outcome], None]
 Announce = Callable[[bytes], None]
@@ -77,22 +74,24 @@ class GreenPool:
             self._hub.loop.run_callback(worker.switch, _END)
         return None
 
-    def _work(self, delivery: Delivery) -> None:
+    def _work(self, delivery: Delivery | None) -> None:
         me = getcurrent()
-        while True:
+        while delivery is not None:
             outcome = self._executor.execute(delivery, self._announce)
             # no switch from here until it is parked: nobody ever sees the delivery nowhere
             self._running.pop(me, None)
-            self._parked.append(me)
+            was_killed = isinstance(outcome.error, GreenletExit)
+            if not was_killed:
+                self._parked.append(me)
             self._ended(outcome)
             del outcome
-            woken = self._park()
-            if woken is None:
-                return
-            delivery = woken
+            delivery = None if was_killed else self._park()
 
     def _park(self) -> Delivery | None:
-        """The next delivery, or None when the pool is closed. What is thrown at a parked greenlet was meant for a task that is over."""
+        """The next delivery, or None when this greenlet is to end: the pool is closed, or somebody has killed it and waits for that.
+
+        All else that is thrown at a parked greenlet was meant for a task that is over.
+        """
         while not self._closed:
             try:
                 woken: Delivery | None = self._hub.switch()
@@ -100,8 +99,12 @@ class GreenPool:
                     break
                 if woken is not None:
                     return woken
-            except BaseException as exc:
-                logger.debug('a parked worker swallowed %s', type(exc).__name__)
+            except GreenletExit:
+                if getcurrent() in self._parked:
+                    self._parked.remove(getcurrent())
+                    break
+            except BaseException:
+                pass
         return None
 
     def interrupt(self, exc: TaskInterrupted) -> None:
@@ -117,13 +120,16 @@ class GreenPool:
             self._hub.loop.run_callback(worker.switch, _END)
 
 
+class _Probe(greenlet):     # type: ignore[misc]
+    """A greenlet that parks, in the shape of a worker."""
+
+    def run(self) -> None:
+        self.parent.switch()
+
+
 def _references_when_parked() -> int:
     """What ``sys.getrefcount`` says of a parked greenlet that one local name and its own code refer to, and nobody else."""
-    def park() -> None:
-        me = getcurrent()
-        me.parent.switch()
-
-    probe = greenlet(park)
+    probe = _Probe()
     probe.switch()
     references = sys.getrefcount(probe)
     probe.switch()

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 
 from geventhuey import events
-from geventhuey.clock import Clock, to_datetime
+from geventhuey.clock import Clock, SyncedClock, to_datetime
 from geventhuey.consumer.component import Component, Outage
 from geventhuey.message import MAX_ID, PERIODIC
 from geventhuey.storage.base import BaseStorage
@@ -20,6 +20,8 @@ logger = logging.getLogger('geventhuey.consumer')
 TICK = 60.0
 #: Seconds by which consumers come late at random, so that they do not all come at once; of a minute's tick.
 JITTER = 0.1
+#: Seconds between looks whether the storage's clock has been heard.
+UNTIL_HEARD = 0.05
 
 
 class Scheduler(Component):
@@ -43,11 +45,15 @@ class Scheduler(Component):
         self._last: int | None = None
 
     def rest(self) -> float:
+        if not self._knows_the_time():
+            return UNTIL_HEARD
         late = random.uniform(0, JITTER) * min(1.0, self._tick / TICK)
         return self._tick - self._clock.now() % self._tick + late
 
     def run_once(self) -> None:
         """Enqueues what the present tick asks for, if it has not been looked at yet."""
+        if not self._knows_the_time():
+            return
         tick = int(self._clock.now() // self._tick)
         periodic = self._registry.periodic()
         if not self._introduced:
@@ -62,6 +68,10 @@ class Scheduler(Component):
             if self._is_due(cls, moment):
                 self._enqueue(cls, tick)
         self._last = tick
+
+    def _knows_the_time(self) -> bool:
+        """False until the storage's clock has been heard: one tick by a clock that is ahead would use up those of all others."""
+        return not isinstance(self._clock, SyncedClock) or self._clock.is_set
 
     def _is_due(self, cls: type[PeriodicQueueTask], moment: object) -> bool:
         try:

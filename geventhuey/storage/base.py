@@ -302,7 +302,10 @@ class BaseStorage:
         raise NotImplementedError
 
     def result(self, task_id: str, preserve: bool) -> bytes | None:
-        """The task's record. What is kept is replaced by a tombstone ``CONSUMED``, unless ``preserve``."""
+        """The task's record. What is kept is replaced by a tombstone ``CONSUMED``, unless ``preserve``.
+
+        When the connection breaks in between, the record may come and stay: it is read at least once.
+        """
         raise NotImplementedError
 
     def results(self) -> dict[str, bytes]:

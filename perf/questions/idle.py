@@ -18,11 +18,11 @@ CALM = 2.0
 
 def measure(lab: Lab) -> Iterator[Figure]:
     """Redis shows every command with its origin, so that those within scripts can be told from a client's."""
-    seconds = max(1.0, SECONDS * lab.share)
+    seconds = max(0.5, SECONDS * lab.share)
     with lab.consumer(speed_app.huey) as consumer:
         consumer.ready()
         speed_app.noop().get(blocking=True, timeout=30)
-        time.sleep(CALM)
+        time.sleep(CALM * lab.share)
         with lab.redis.monitor() as monitor:
             begun, used = time.monotonic(), consumer.cpu()
             with lab.bar('nothing is done', int(seconds)) as bar:

@@ -11,7 +11,7 @@ import speed_app
 from figures import Figure, Target, percentile
 from lab import Lab
 
-#: Seconds from the last call to the first due time, and from that to the last one.
+#: Seconds from the first call to the first due time (the last call must be before it), and from there to the last due time.
 AHEAD, SPREAD = 2.0, 5.0
 
 
@@ -21,14 +21,15 @@ def measure(lab: Lab) -> Iterator[Figure]:
     with lab.consumer(speed_app.huey) as consumer:
         consumer.ready()
         speed_app.started().get(blocking=True, timeout=30)
-        first = time.time() + AHEAD
+        ahead = max(0.5, AHEAD * lab.share)
+        first = time.time() + ahead
         with lab.bar('tasks are scheduled and run', lab.samples) as bar:
             for _ in range(lab.samples):
                 due = first + random.uniform(0, SPREAD * lab.share)
                 eta = datetime.datetime.fromtimestamp(due, datetime.timezone.utc)
                 tasks.append((due, speed_app.started.schedule(eta=eta)))
             if time.time() > first:
-                raise RuntimeError(f'{lab.samples} calls took longer than {AHEAD:g} s')
+                raise RuntimeError(f'{lab.samples} calls took longer than {ahead:g} s')
             late = []
             for due, result in sorted(tasks, key=lambda pair: pair[0]):
                 late.append(result.get(blocking=True, timeout=30) - due)

@@ -10,15 +10,13 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import redis
 
-from geventhuey import Huey
 from geventhuey.storage.redis.keys import Keys
 from tests.consumer.apps import work as application
 

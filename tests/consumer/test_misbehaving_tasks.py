@@ -87,6 +87,30 @@ def test_a_forgotten_timeout_does_not_strike_the_next_task_of_its_worker(work):
     assert consumer.stop() == 0
 
 
+def test_one_worker_serves_many_tasks_whatever_they_do_with_it(work):
+    consumer = work.consume('-w', '1')
+    ways = ('nothing', 'log', 'local', 'timeout', 'children', 'thread', 'wait', 'fail')
+    workers = [work.send('who_runs_me', how).get(blocking=True, timeout=30) for how in ways * 3]
+    assert len(set(workers)) == 1
+    assert consumer.stop() == 0
+
+
+@pytest.mark.parametrize('while_it', ['runs', 'is over'])
+def test_a_task_may_kill_the_greenlet_of_another(work, while_it):
+    consumer = work.consume('-w', '4')
+    victims = [work.send('remember') for _ in range(2)]
+    work.journal.wait_for('remember', 2)
+    if while_it == 'is over':
+        assert len({victim.get(blocking=True, timeout=30) for victim in victims}) == 2
+    assert work.send('kill_remembered').get(blocking=True, timeout=15) == 2
+    if while_it == 'runs':
+        for victim in victims:
+            with pytest.raises(TaskException, match='GreenletExit'):
+                victim.get(blocking=True, timeout=15)
+    check_neighbours(work, [work.send('rest', n, 0.1) for n in range(10)])
+    assert consumer.stop() == 0
+
+
 def test_a_worker_does_not_keep_what_its_task_returned_and_raised(work):
     consumer = work.consume('-w', '50')
     for _ in range(3):

@@ -55,6 +55,10 @@ class Kit:
         """Nobody is registered; what is in flight is still there."""
         raise NotImplementedError
 
+    def in_flight(self) -> dict[str, dict[int, bytes]]:
+        """Everything that is in flight, by consumer and tag; consumers that hold nothing are not there."""
+        raise NotImplementedError
+
     def waiting(self) -> int:
         """How many wait to be woken."""
         raise NotImplementedError
@@ -103,6 +107,9 @@ class MemoryKit(Kit):
 
     def lose_registry(self) -> None:
         self.storage._consumers.clear()
+
+    def in_flight(self) -> dict[str, dict[int, bytes]]:
+        return {consumer: dict(held) for consumer, held in self.storage._inflight.items() if held}
 
     def waiting(self) -> int:
         return len(self.storage._sleepers)
@@ -167,6 +174,12 @@ class RedisKit(Kit):
 
     def lose_registry(self) -> None:
         self.raw.delete(self.storage.keys.consumers)
+
+    def in_flight(self) -> dict[str, dict[int, bytes]]:
+        call, prefix = self.storage._calls, len(self.storage.keys.inflight(''))
+        [keys] = call([('KEYS', '*}:inflight:*')])
+        found = {key.decode()[prefix:]: flat for key, flat in zip(keys, call([('HGETALL', key) for key in keys]), strict=True)}
+        return {consumer: {int(tag): raw for tag, raw in zip(flat[::2], flat[1::2], strict=True)} for consumer, flat in found.items()}
 
     def waiting(self) -> int:
         return int(self.raw.info('clients')['blocked_clients'])

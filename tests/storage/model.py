@@ -40,11 +40,11 @@ from geventhuey.storage.base import (
     name_field,
     task_field,
 )
-from tests.storage.kit import PAST, Kit, message
+from tests.storage.kit import Kit, message
 
 QUEUES = ('default', 'other')
 NAMES = ('app.one', 'app.two')
-MAX_DELIVERIES = 3
+MAX_DELIVERIES = 2
 #: Seconds: one step of the clock, and a delay that it brings over its end.
 STEP, DELAY = 2_000_000.0, 1_000_000.0
 
@@ -112,7 +112,7 @@ class Book:
         """Everything in the queues and in the schedule."""
         return [*itertools.chain(*self.queues.values()), *(place.task_id for place in self.schedule)]
 
-    def edit(self, task_id: str, **changes: int) -> None:
+    def edit(self, task_id: str, **changes: Any) -> None:
         self.messages[task_id] = self.messages[task_id]._replace(**changes)
 
     # -- verbs ----------------------------------------------------------------------------------------------
@@ -237,11 +237,14 @@ class Protocol(RuleBasedStateMachine):
         #: Beats that a reaper has seen, by consumer.
         self.seen: dict[str, list[str]] = {}
 
-    @initialize(priorities=st.lists(any_priority, min_size=3, max_size=6))
-    def begin(self, priorities):
+    @initialize(priorities=st.lists(any_priority, min_size=4, max_size=8), flags=any_flags, deliveries=st.integers(0, 1))
+    def begin(self, priorities, flags, deliveries):
+        """Two consumers, one of which holds something."""
         for priority in priorities:
-            self.enqueue(self.book.next('default', priority))
+            self.enqueue(self.book.next('default', priority, flags)._replace(deliveries=deliveries))
         self.start()
+        self.start()
+        self.hear_all(self.owners[0], dict.fromkeys(QUEUES, 9), 3)
 
     # -- producers ------------------------------------------------------------------------------------------
 
@@ -258,11 +261,11 @@ class Protocol(RuleBasedStateMachine):
     def schedule(self, queue, priority, due, far):
         made = self.book.add(self.book.next(queue, priority))
         if far:
-            self.storage.schedule(made, delay=DELAY + 10 * due)
-            self.book.put_in_schedule(made.id, self.book.now + DELAY + 10 * due)
+            self.storage.schedule(made, delay=DELAY + 1000 * due)
+            self.book.put_in_schedule(made.id, self.book.now + DELAY + 1000 * due)
         else:
-            self.storage.schedule(made, due=PAST + due)
-            self.book.put_in_schedule(made.id, PAST + due)
+            self.storage.schedule(made, due=self.kit.now() - 1000 * (due + 1))
+            self.book.put_in_schedule(made.id, self.book.now - 1000 * (due + 1))
 
     @precondition(lambda self: self.book.schedule)
     @rule()
@@ -279,37 +282,27 @@ class Protocol(RuleBasedStateMachine):
             self.book.ticks[name] = tick
             self.book.place(self.book.add(made).id)
 
-    @precondition(lambda self: self.book.messages)
-    @rule(index=any_index, by_name=st.booleans(), once=st.booleans())
-    def revoke(self, index, by_name, once):
-        field = self.field(index, by_name)
-        self.storage.revoke(field, Revocation(None, once), None)
-        self.book.revoked[field] = once
+    @rule(index=any_index, fields=st.sampled_from([(True,), (False,), (True, False)]), once=st.booleans())
+    def revoke(self, index, fields, once):
+        """Mostly of somebody who is about to run; of all of its name, or both."""
+        for by_name in fields:
+            field = self.field(index, by_name)
+            self.storage.revoke(field, Revocation(None, once), None)
+            self.book.revoked[field] = once
 
-    @precondition(lambda self: self.book.messages)
-    @rule(index=any_index, by_name=st.booleans())
-    def restore(self, index, by_name):
-        field = self.field(index, by_name)
+    @precondition(lambda self: self.book.revoked)
+    @rule(index=any_index, by_name=st.booleans(), known=st.booleans())
+    def restore(self, index, by_name, known):
+        field = pick(self.book.revoked, index) if known else self.field(index, by_name)
         assert self.storage.restore(field) is (self.book.revoked.pop(field, None) is not None)
 
     def field(self, index: int, by_name: bool) -> str:
-        return name_field(pick(NAMES, index)) if by_name else task_field(f'm{index % len(self.book.messages)}')
-
-    @rule()
-    def flush(self):
-        emptied = [*self.book.waiting(), *self.book.dead]
-        if len(emptied) < 3:        # of (almost) nothing: there is to be something left to look at
-            self.storage.flush()
-            self.book.ended.update(emptied)
-            self.book.queues = {queue: [] for queue in QUEUES}
-            self.book.schedule, self.book.dead, self.book.results, self.book.revoked = [], [], {}, {}
-            self.book.errors = 0
+        task_id = pick(self.book.waiting() or ['m0'], index % 3)
+        return name_field(self.book.messages[task_id].name) if by_name else task_field(task_id)
 
     # -- consumers ------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.owners) < 3)
-    @rule()
-    def start(self):
+    def start(self) -> None:
         self.owners.append(Owner(self.new_name()))
 
     def new_name(self) -> str:
@@ -324,21 +317,34 @@ class Protocol(RuleBasedStateMachine):
         self.book.register(name, request)
 
     @precondition(lambda self: self.owners)
+    @rule(index=any_index, at_most=st.integers(1, 4))
+    def fetch(self, index, at_most):
+        self.hear_all(pick(self.owners, index), dict.fromkeys(QUEUES, 9), at_most)
+
+    @precondition(lambda self: self.owners)
     @rule(index=any_index, at_most=st.integers(0, 5), limits=st.permutations(QUEUES), limit=st.integers(0, 4), hears=st.booleans())
-    def fetch(self, index, at_most, limits, limit, hears):
+    def fetch_some(self, index, at_most, limits, limit, hears):
         """Who does not hear the answer asks again under the same number, sooner or later."""
         owner = pick(self.owners, index)
-        fetched = self.asked(owner.name, owner.request, {limits[0]: limit, limits[1]: at_most}, at_most)
-        if not hears:
-            return
-        if fetched.standing is Standing.UNKNOWN:
-            self.register(owner.name, owner.request - 1)
-        elif fetched.standing is not Standing.GOOD:
-            owner.name, owner.request = self.new_name(), 1
-        elif fetched.deliveries:
+        asked = {limits[0]: limit, limits[1]: at_most}
+        if hears:
+            self.hear_all(owner, asked, at_most)
+        else:
+            self.asked(owner.name, owner.request, asked, at_most)
+
+    def hear_all(self, owner: Owner, limits: dict[str, int], at_most: int) -> None:
+        """A fetch, and what a well-behaved consumer does about the answer."""
+        fetched = self.asked(owner.name, owner.request, limits, at_most)
+        if fetched.standing is not Standing.GOOD:
+            if fetched.standing is Standing.UNKNOWN:
+                self.register(owner.name, owner.request - 1)
+            else:
+                owner.name, owner.request = self.new_name(), 1
+            fetched = self.asked(owner.name, owner.request, limits, at_most)
+        if fetched.deliveries:
             owner.request += 1
-            for delivery in fetched.deliveries:
-                self.hear(delivery)
+        for delivery in fetched.deliveries:
+            self.hear(delivery)
 
     def hear(self, delivery: base.Delivery) -> None:
         assert (delivery.consumer, delivery.tag) not in self.heard, 'a delivery was brought twice'
@@ -422,8 +428,11 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.owners)
     @rule(index=any_index)
     def beat(self, index):
+        """A reaper looks right before."""
         name = pick(self.owners, index).name
-        before, deadline = self.storage.consumers().get(name), time.monotonic() + 1
+        before, deadline = self.storage.consumers().get(name), time.monotonic() + 0.2
+        if before is not None:
+            self.seen.setdefault(name, []).append(before)
         beat = self.storage.beat(name)
         assert (beat.standing, beat.held) == (self.book.standing(name), len(self.book.flight.get(name, {})))
         while beat.standing is Standing.GOOD and self.storage.consumers()[name] == before:      # in the same millisecond
@@ -432,8 +441,10 @@ class Protocol(RuleBasedStateMachine):
 
     @precondition(lambda self: self.owners)
     @rule(index=any_index)
-    def crash(self, index):
-        self.owners.remove(pick(self.owners, index))
+    def register_again(self, index):
+        """The answer to a registration was lost, or a copy of it comes late."""
+        owner = pick(self.owners, index)
+        self.register(owner.name, owner.request - 1)
 
     @precondition(lambda self: self.owners)
     @rule(index=any_index, at_most=few, goes_on=st.booleans())
@@ -451,21 +462,22 @@ class Protocol(RuleBasedStateMachine):
 
     # -- reapers, and what befalls a registry ---------------------------------------------------------------
 
-    @precondition(lambda self: self.names)
-    @rule(index=any_index)
-    def observe(self, index):
-        for name, beat in self.storage.consumers().items():
-            if name == pick(self.names, index):
-                self.seen.setdefault(name, []).append(beat)
-
-    @precondition(lambda self: self.seen)
-    @rule(index=any_index, at_most=few, stale=st.booleans(), steps=few)
-    def reap(self, index, at_most, stale, steps):
+    @precondition(lambda self: any(self.book.flight.values()))
+    @rule(index=any_index, at_most=st.sampled_from([1, 1, 2, 9]), stale=st.sampled_from([False, False, True]))
+    def reap(self, index, at_most, stale):
         """Of a dead consumer, or of one that only was silent for too long; by somebody whose look may be out of date."""
-        name = pick(self.seen, index)
-        beat = self.seen[name][0 if stale else -1]
-        for _ in range(steps):
-            self.reaped(name, beat, at_most)
+        name = pick([name for name, held in self.book.flight.items() if held], index)
+        looks = self.seen.get(name, ['x']) if stale else [self.storage.consumers().get(name, 'x')]
+        self.reaped(name, pick(looks, index), at_most)
+
+    @rule(index=any_index, hears=st.booleans())
+    def lose_registry(self, index, hears):
+        """Mostly while an answer is on its way, which is lost as well."""
+        if self.owners and not hears:
+            owner = pick(self.owners, index)
+            self.asked(owner.name, owner.request, dict.fromkeys(QUEUES, 9), 2)
+        self.kit.lose_registry()
+        self.book.registered.clear()
 
     def reaped(self, name: str, beat: str, at_most: int) -> Reaped | None:
         evicted = self.book.standing(name) is Standing.EVICTED
@@ -478,15 +490,26 @@ class Protocol(RuleBasedStateMachine):
         assert answer == self.book.take_back(name, at_most, reaped=True)
         return answer
 
-    @rule()
-    def lose_registry(self):
-        self.kit.lose_registry()
-        self.book.registered.clear()
+    @rule(what=st.sampled_from(['start', 'crash', 'adopt', 'adopt', 'flush']), index=any_index)
+    def misfortune(self, what, index):
+        """What happens now and then."""
+        if what == 'start' and len(self.owners) < 4:
+            self.start()
+        elif what == 'crash' and self.owners:
+            self.owners.remove(pick(self.owners, index))
+        elif what == 'adopt':
+            self.adopted(pick([*self.names, 'nobody'], index))
+        elif what == 'flush':
+            self.flush()
 
-    @precondition(lambda self: self.names)
-    @rule(index=any_index)
-    def adopt(self, index):
-        self.adopted(pick(self.names, index))
+    def flush(self) -> None:
+        emptied = [*self.book.waiting(), *self.book.dead]
+        if len(emptied) < 3:        # of (almost) nothing: there is to be something left to look at
+            self.storage.flush()
+            self.book.ended.update(emptied)
+            self.book.queues = {queue: [] for queue in QUEUES}
+            self.book.schedule, self.book.dead, self.book.results, self.book.revoked = [], [], {}, {}
+            self.book.errors = 0
 
     def adopted(self, name: str) -> None:
         is_orphan = name in self.book.described and name not in self.book.registered
@@ -503,8 +526,8 @@ class Protocol(RuleBasedStateMachine):
             self.compare(queue, storage.pending(queue)[::-1], book.queues[queue])
         self.compare('schedule', [raw for _, raw in storage.scheduled()], [place.task_id for place in book.schedule])
         self.compare('dead letters', [raw for _, _, raw in storage.dead()][::-1], book.dead)
-        in_flight = {name: self.in_flight(name) for name in self.names}
-        assert in_flight == {name: book.flight.get(name, {}) for name in self.names}
+        in_flight = {name: {tag: Message.decode(raw).id for tag, raw in held.items()} for name, held in self.kit.in_flight().items()}
+        assert in_flight == {name: held for name, held in book.flight.items() if held}
         assert len(storage.errors()) == book.errors
         self.check_consumers(in_flight)
         held = itertools.chain(*(held.values() for held in in_flight.values()))
@@ -514,17 +537,13 @@ class Protocol(RuleBasedStateMachine):
         assert [Message.decode(raw).id for raw in raws] == ids, what
         assert raws == [self.book.messages[task_id].encode() for task_id in ids], what
 
-    def in_flight(self, name: str) -> dict[int, str]:
-        """What the storage has in flight for a consumer, by tag."""
-        return {delivery.tag: Message.decode(delivery.message).id for delivery in self.storage.recall(name, self.storage.held(name))}
-
     def check_places(self, ids: list[str]) -> None:
         assert Counter(ids) == Counter(list(self.book.messages)), 'I1: a message is in two places, or in none'
 
     def check_consumers(self, in_flight: dict[str, dict[int, str]]) -> None:
         known, described = self.storage.consumers(), self.storage.consumer_info()
-        for name in self.names:
-            assert not in_flight[name] or name in known or name in described, 'I2: nobody will take these back'
+        for name in in_flight:
+            assert name in known or name in described, 'I2: nobody will take these back'
         assert known.keys() == self.book.registered.keys() and described.keys() == self.book.described
         for name, beat in known.items():
             registration = self.book.registered[name]
@@ -548,7 +567,7 @@ class Protocol(RuleBasedStateMachine):
             self.make_due()
         self.owners = [Owner(self.new_name())]
         while any(self.book.queues.values()) or self.book.schedule:
-            self.fetch(0, 5, QUEUES, 5, True)
+            self.hear_all(self.owners[0], dict.fromkeys(QUEUES, 9), 9)
             for name, tag in self.heard:
                 self.storage.settle(name, [Settlement(tag)])
                 self.book.settle(name, tag)

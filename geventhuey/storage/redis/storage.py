@@ -259,7 +259,7 @@ class RedisStorage(BaseStorage):
     # -- being woken ----------------------------------------------------------------------------------------
 
     def wake(self, queues: Sequence[str]) -> None:
-        self._call(*[('ZADD', self.keys.wake(queue), 0, b'0') for queue in queues])
+        self._calls([('ZADD', self.keys.wake(queue), 0, b'0') for queue in queues])
 
     def wait_wake(self, queues: Sequence[str], timeout: float) -> bool:
         # Redis rounds 0 up to "for ever", and may be 100 ms late
@@ -274,11 +274,14 @@ class RedisStorage(BaseStorage):
 
     def result(self, task_id: str, preserve: bool) -> bytes | None:
         key = self.keys.result(task_id)
-        if preserve:
-            record: bytes | None = self._call(('GET', key))
+        record: bytes | None = self._call(('GET', key))
+        if preserve or record is None or record[:1] not in base.KEPT:
             return record
-        record = self._script('result', (key,), _ms(base.TOMBSTONE_TTL), once=True)
-        return record
+        try:
+            read: bytes | None = self._script('result', (key,), _ms(base.TOMBSTONE_TTL), once=True)
+            return read
+        except StorageUnavailable:      # whether or not it is still there: here it is
+            return record
 
     def results(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}

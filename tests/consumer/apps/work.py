@@ -19,6 +19,9 @@ from geventhuey import Huey
 
 NAME, URL, JOURNAL = 'WORK_NAME', 'WORK_URL', 'WORK_JOURNAL'
 
+local = threading.local()
+remembered: list[Any] = []
+
 
 def note(*words: object) -> None:
     """One line of the journal, whole or not at all."""
@@ -110,6 +113,14 @@ def make_huey(name: str | None = None, url: str | None = None, **settings: Any) 
             note('interrupted', n)
             raise
         return n * 10
+
+    @huey.task(name='whose')
+    def whose(n: int, seconds: float) -> int:
+        """Says which process has run it."""
+        note('start', n)
+        pause(seconds)
+        note('end', n)
+        return os.getpid()
 
     @huey.task(name='stubborn')
     def stubborn(n: int, seconds: float) -> None:
@@ -204,7 +215,7 @@ def make_huey(name: str | None = None, url: str | None = None, **settings: Any) 
         handlers = logging.getLogger().handlers
         for handler in handlers:
             handler.acquire()
-        module_lock = getattr(logging, '_lock')
+        module_lock = logging._lock
         module_lock.acquire()
         try:
             spin(seconds)   # this is the line that blocks
@@ -237,6 +248,51 @@ def make_huey(name: str | None = None, url: str | None = None, **settings: Any) 
         note('start', n)
         results = [add(n, i) for i in range(count)]
         return sum(result.get(blocking=True, timeout=60) for result in results)
+
+    @huey.task(name='remember')
+    def remember() -> int:
+        """Keeps its greenlet where others find it."""
+        import gevent
+        note('remember', id(gevent.getcurrent()))
+        remembered.append(gevent.getcurrent())
+        pause(0.2)
+        return id(gevent.getcurrent())
+
+    @huey.task(name='kill_remembered')
+    def kill_remembered() -> int:
+        """Kills what the others have remembered, and waits for the end of each."""
+        count = len(remembered)
+        while remembered:
+            remembered.pop().kill(timeout=20)
+        return count
+
+    @huey.task(name='who_runs_me')
+    def who_runs_me(how: str) -> int:
+        """The greenlet that runs it, after something that may leave a trace in it."""
+        import gevent
+        if how == 'log':
+            logging.getLogger('work').warning('hello')
+        elif how == 'local':
+            local.value = 1
+        elif how == 'timeout':
+            with gevent.Timeout(5):
+                gevent.sleep(0.001)
+        elif how == 'children':
+            gevent.joinall([gevent.spawn(gevent.sleep, 0.001) for _ in range(3)])
+        elif how == 'thread':
+            thread = threading.Thread(target=threading.current_thread)
+            thread.start()
+            thread.join()
+        elif how == 'wait':
+            event = threading.Event()
+            gevent.spawn_later(0.001, event.set)
+            event.wait()
+        elif how == 'fail':
+            try:
+                raise_it('Boom')
+            except Boom:
+                pass
+        return id(gevent.getcurrent())
 
     @huey.task(name='count_greenlets')
     def count_greenlets() -> int:

@@ -1,0 +1,298 @@
+"""The model is worth believing: every one of these seeded bugs of the protocol is caught by it, in the scripts and in their twin.
+
+A bug is a replacement in the text of a script, and the same one in the text of ``memory.py`` where it can be made there.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from geventhuey.storage import memory
+from geventhuey.storage.redis import scripts
+from tests.storage import test_contract_waking as waking
+from tests.storage.kit import MemoryKit
+from tests.storage.model import Protocol
+
+#: Bounded, and the same each time; a bug that is found is not made smaller.
+HUNT = settings(max_examples=250, stateful_step_count=30, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+                report_multiple_bugs=False, suppress_health_check=list(HealthCheck))
+
+
+class Mutant(NamedTuple):
+    """A bug: in ``script``, ``old`` is ``new``; in memory, the first of ``twin`` is the second."""
+
+    name: str
+    script: str
+    old: str
+    new: str
+    twin: tuple[str, str] | None = None
+
+
+MUTANTS = [
+    # -- settle
+    Mutant('settle has no fence', 'settle',
+           "local held = redis.call('HDEL', KEYS[1], ARGV[i]) == 1", "redis.call('HDEL', KEYS[1], ARGV[i]) local held = true",
+           ('was_held = held.pop(tag, None) is not None', 'was_held = held.pop(tag, None) is not None or True')),
+    Mutant('settle leaves the delivery in flight', 'settle',
+           "redis.call('HDEL', KEYS[1], ARGV[i]) == 1", "redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1",
+           ('held.pop(tag, None) is not None', 'held.get(tag) is not None')),
+    Mutant('who lost a delivery writes its result', 'settle',
+           'if held then keep(', 'if true then keep('),
+    Mutant('who lost a delivery enqueues', 'settle',
+           'if held then woken[place(', 'if true then woken[place(',
+           ('                if was_held:\n', '                if True:\n')),
+    Mutant('who lost a delivery schedules', 'settle',
+           "elseif effect == 'S' then\n      if held then", "elseif effect == 'S' then\n      if true then"),
+    Mutant('who lost a delivery buries it', 'settle',
+           "elseif effect == 'D' then\n      if held then", "elseif effect == 'D' then\n      if true then"),
+    Mutant('what is enqueued loses its priority', 'settle',
+           "woken[place(ARGV[i + 1], 'tail')] = true", "redis.call('RPUSH', PREFIX .. 'queue:' .. queue_of(ARGV[i + 1]), ARGV[i + 1])",
+           ('queues.add(self._place(effect.message))', 'self._queues[Message.decode(effect.message).queue].plain.append(effect.message)')),
+    # -- fetch
+    Mutant('a repeated request pops again', 'fetch',
+           'if request == last then', 'if false then',
+           ('if request == registration.request:', 'if False:')),
+    Mutant('an old request is accepted', 'fetch',
+           'if request < last then return {3, -1, 0} end', '',
+           ('if request < registration.request:', 'if False:')),
+    Mutant('an evicted consumer may fetch', 'fetch',
+           "if last == 'x' then return {1, -1, 0} end", "if last == 'x' then last = 'x:0' end"),
+    Mutant('what is fetched is not in flight', 'fetch',
+           "redis.call('HSET', KEYS[2], unpack(records))", '',
+           ('self._inflight[consumer].update([(tag, raw) for _, tag, raw in deliveries])', 'pass')),
+    Mutant('a request that brought something is not remembered', 'fetch',
+           "redis.call('HSET', KEYS[1], ARGV[2], now .. ':' .. ARGV[3])", '',
+           ('registration.beat, registration.request = self._beat(), request', 'pass')),
+    Mutant('an empty answer uses up the number', 'fetch',
+           'if n == 0 then return out end',
+           "if n == 0 then redis.call('HSET', KEYS[1], ARGV[2], now .. ':' .. ARGV[3]) return out end",
+           ('        if deliveries:\n', '        registration.request = request\n        if deliveries:\n')),
+    Mutant('only the first due message leaves the schedule', 'fetch',
+           "redis.call('ZREM', KEYS[3], unpack(due))", "redis.call('ZREM', KEYS[3], due[1])",
+           ('taken, self._items = self._items[:n], self._items[n:]', 'taken, self._items = self._items[:n], self._items[1:]')),
+    Mutant('a message is due early', 'fetch',
+           "'-inf', now, 'LIMIT'", "'-inf', '+inf', 'LIMIT'",
+           ('self._schedule.take(self._now(), base.MAX_PROMOTE)', "self._schedule.take(float('inf'), base.MAX_PROMOTE)")),
+    Mutant('a message that becomes due loses its priority', 'fetch',
+           "if is_message(m) then queues[place(m, 'tail')] = true else",
+           "if is_message(m) then redis.call('RPUSH', PREFIX .. 'queue:' .. queue_of(m), m) else",
+           ('woken.add(self._place(raw))', 'self._queues[Message.decode(raw).queue].plain.append(raw)')),
+    Mutant('low priorities run before none', 'fetch',
+           "redis.call('ZRANGEBYSCORE', zset, '-inf', '(0',", "redis.call('ZRANGEBYSCORE', zset, '-inf', '+inf',",
+           ('self.priority.take(-0.5, at_most)', "self.priority.take(float('inf'), at_most)")),
+    Mutant('the limit of a queue is ignored', 'fetch',
+           'math.min(at_most - popped, tonumber(ARGV[i + 1]))', 'at_most - popped',
+           ('want = min(at_most - popped, limit)', 'want = at_most - popped')),
+    Mutant('several messages use up one revoke_once', 'fetch',
+           'mark, used[field] = 128, true', 'mark = 128',
+           ('                    del self._revoked[field]\n                    flags', '                    flags')),
+    Mutant('a used revoke_once uses up the next one', 'fetch',
+           'if flags < 128 then', 'if true then flags = flags % 128',
+           ('if not flags & REVOKED_FOR_GOOD:', 'if True:')),
+    # -- reap and release
+    Mutant('the reaper ignores the beat', 'reap',
+           'if beat ~= ARGV[3] then return {-1} end', '',
+           ('(found.beat != EVICTED and str(found) != beat)', 'False')),
+    Mutant('an eviction leaves no mark', 'reap',
+           "redis.call('HDEL', KEYS[1], consumer)\n    redis.call('HSET', KEYS[1], consumer, 'x')", '',
+           ('            found.beat = EVICTED\n', '')),
+    Mutant('the first step of a reap forgets the consumer', 'reap',
+           "if redis.call('EXISTS', KEYS[2]) == 1 then return",
+           "redis.call('HDEL', KEYS[1], consumer) if redis.call('EXISTS', KEYS[2]) == 1 then return",
+           ('        done = not held\n', '        done = not held\n        self._consumers.pop(consumer, None)\n')),
+    Mutant('the last step of a reap forgets nobody', 'reap',
+           "redis.call('HDEL', KEYS[3], consumer)", '',
+           ('self._info.pop(consumer, None)', 'pass')),
+    Mutant('what is taken back stays in flight', 'reap',
+           "redis.call('HDEL', KEYS[2], tags[j])", '',
+           ('raw := held.pop(tag)', 'raw := held[tag]')),
+    Mutant('what is taken back stands in the wrong order', 'reap',
+           'tonumber(a) > tonumber(b)', 'tonumber(a) < tonumber(b)',
+           ('sorted(held, reverse=True)', 'sorted(held)')),
+    Mutant('what is taken back goes to the tail', 'reap',
+           "place(m, 'head')", "place(m, 'tail')",
+           ('self._place(raw, at_head=True)', 'self._place(raw)')),
+    Mutant('what is taken back loses its priority', 'reap',
+           "queues[place(m, 'head')] = true", "redis.call('LPUSH', PREFIX .. 'queue:' .. queue_of(m), m)",
+           ('queues.add(self._place(raw, at_head=True))', 'self._queues[message.queue].plain.appendleft(raw)')),
+    Mutant('what is taken back stays revoked', 'place',
+           'if math.floor(flags / FORGET_REVOKED) % 2 == 1 then flags = flags - FORGET_REVOKED end', '',
+           ('message.flags & ~REVOKED', 'message.flags')),
+    Mutant('a release counts a delivery', 'reap',
+           '(release and 0 or 1)', '1',
+           ('message.deliveries + (max_deliveries is not None)', 'message.deliveries + 1')),
+    Mutant('a death counts no delivery', 'reap',
+           '(release and 0 or 1)', '0',
+           ('message.deliveries + (max_deliveries is not None)', 'message.deliveries')),
+    Mutant('poison is queued for ever', 'reap',
+           '(at_most_once or deliveries >= max_deliveries)', 'at_most_once',
+           ('(at_most_once or deliveries >= max_deliveries)', 'at_most_once')),
+    Mutant('what may run once runs twice', 'reap',
+           '(at_most_once or deliveries >= max_deliveries)', 'deliveries >= max_deliveries',
+           ('(at_most_once or deliveries >= max_deliveries)', 'deliveries >= max_deliveries')),
+    Mutant('a release kills what may run once', 'reap',
+           'if not release and (at_most_once', 'if (at_most_once',
+           ('if max_deliveries is not None and (at_most_once or deliveries >= max_deliveries)',
+            'if at_most_once or deliveries >= (max_deliveries or 9)')),
+    Mutant('nobody is told of a death', 'reap',
+           "if string.byte(m, 3) % 2 == 1 then keep(id_of(m), 'L' .. reason, tonumber(ARGV[6])) end", '',
+           ('if message.flags & WANTS_RESULT:', 'if False:')),
+    # -- registration
+    Mutant('a beat revives an evicted consumer', 'beat',
+           "if beat == 'x' then return {1, now, held} end", "if beat == 'x' then beat = 'x:0' end",
+           ('            standing = self._standing(consumer)\n            if standing is Standing.GOOD:',
+            '            standing = self._standing(consumer)\n            if standing is not Standing.UNKNOWN:')),
+    Mutant('a beat does not show', 'beat',
+           "redis.call('HSET', KEYS[1], ARGV[1], now .. ':' .. string.match(beat, ':(%d+)$'))", '',
+           ('self._consumers[consumer].beat = self._beat()', 'pass')),
+    Mutant('a registration revives an evicted consumer', 'register',
+           "redis.call('HSETNX', KEYS[1]", "redis.call('HSET', KEYS[1]",
+           ('self._consumers.setdefault(consumer, _Consumer(self._beat(), max([request, *used])))',
+            'self._consumers[consumer] = _Consumer(self._beat(), max([request, *used]))')),
+    Mutant('a registration gives tags away that are in flight', 'register',
+           'last = math.max(last, math.floor(tonumber(tag) / 512))', '',
+           ('max([request, *used])', 'request')),
+    Mutant('who lives is adopted', 'adopt',
+           "redis.call('HSETNX', KEYS[1], ARGV[1], 'x')", "redis.call('HSET', KEYS[1], ARGV[1], 'x')",
+           ('if consumer not in self._info or consumer in self._consumers:', 'if consumer not in self._info:')),
+    Mutant('who never was is adopted', 'adopt',
+           "if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end", '',
+           ('if consumer not in self._info or consumer in self._consumers:', 'if consumer in self._consumers:')),
+    # -- producers
+    Mutant('a tick is not remembered', 'tick',
+           "redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])", '',
+           ('            self._cron[name] = tick\n', '')),
+    Mutant('ticks may go down', 'tick',
+           'tonumber(last) >= tonumber(ARGV[3])', 'tonumber(last) == tonumber(ARGV[3])',
+           ('self._cron.get(name, tick - 1) >= tick', 'self._cron.get(name, tick - 1) == tick')),
+    Mutant('a restored message stays revoked', 'restore',
+           "return redis.call('HDEL', KEYS[1], ARGV[1])", "return redis.call('HEXISTS', KEYS[1], ARGV[1])",
+           ('return self._revoked.pop(field, None) is not None', 'return field in self._revoked')),
+    Mutant('the last of a priority runs first', 'place',
+           "side == 'head' and -1 or 1", "side == 'head' and 1 or -1",
+           ('next(self._head if at_head else self._tail)', 'next(self._tail if at_head else self._head)')),
+]
+
+#: Bugs that the model does not look for, and the test of the contract that does.
+NOT_IN_THE_MODEL = [
+    (Mutant('what a fetch leaves wakes nobody', 'fetch',
+            "if popped - before >= want and redis.call('EXISTS', list, zset) > 0 then wake(ARGV[i]) end", '',
+            ('            if len(raws) >= want and self._queues[name]:\n                woken.add(name)\n', '')),
+     waking.test_a_fetch_that_leaves_something_wakes_the_next),
+    (Mutant('what becomes due wakes nobody', 'fetch',
+            '  for queue in pairs(queues) do wake(queue) end\nend\nnext_due()', 'end\nnext_due()',
+            ('woken.add(self._place(raw))', 'self._place(raw)')),
+     waking.test_what_a_fetch_has_promoted_wakes_those_who_serve_it),
+    (Mutant('what a settle enqueues wakes nobody', 'settle',
+            'for queue in pairs(woken) do wake(queue) end', '',
+            ('            self._forget_empty(consumer)\n            woken = self._wake(queues)\n',
+             '            self._forget_empty(consumer)\n            woken = []\n')),
+     waking.test_an_effect_wakes_who_waits),
+]
+
+
+# -- how a bug is sown ------------------------------------------------------------------------------------------
+
+def replaced(text: str, old: str, new: str) -> str:
+    """The text with the replacement made: at one place, and no other."""
+    assert text.count(old) == 1, f'{old!r} is there {text.count(old)} times'
+    return text.replace(old, new)
+
+
+def mutate_script(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storages made from now on run the script with the bug."""
+    read = scripts._source
+    bad = replaced(read(mutant.script), mutant.old, mutant.new)
+    monkeypatch.setattr(scripts, '_source', lambda name: bad if name == mutant.script else read(name))
+
+
+@pytest.fixture
+def original_scripts():
+    """No script is kept from before or for after the test."""
+    scripts.script.cache_clear()
+    yield
+    scripts.script.cache_clear()
+
+
+def mutated_memory(mutant: Mutant) -> type[memory.MemoryStorage]:
+    """A MemoryStorage with the bug."""
+    assert mutant.twin is not None
+    text = replaced(Path(memory.__file__).read_text(encoding='utf-8'), *mutant.twin)
+    module = types.ModuleType('mutated_memory')
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(text, mutant.name, 'exec'), module.__dict__)
+    finally:
+        del sys.modules[module.__name__]
+    return module.MemoryStorage
+
+
+def hunt(kit) -> int:
+    """Runs the model; answers how many sequences it took, all of which went well."""
+    class Hunted(Protocol):
+        sequences = 0
+
+        def __init__(self):
+            type(self).sequences += 1
+            super().__init__()
+
+    Hunted.kit = kit
+    run_state_machine_as_test(Hunted, settings=HUNT)
+    return Hunted.sequences
+
+
+def of_both(mutants):
+    return [mutant for mutant in mutants if mutant.twin]
+
+
+def name_of(value):
+    return value.name.replace(' ', '-') if isinstance(value, Mutant) else ''
+
+
+# -- the hunt ---------------------------------------------------------------------------------------------------
+
+def test_there_are_enough_and_each_is_another_one():
+    assert len({(mutant.script, mutant.old, mutant.new) for mutant in MUTANTS}) == len(MUTANTS) >= 15
+
+
+@pytest.mark.parametrize('mutant', MUTANTS, ids=name_of)
+def test_the_model_catches_a_bug_of_a_script(mutant, redis_kit, monkeypatch, original_scripts):
+    mutate_script(mutant, monkeypatch)
+    with pytest.raises(AssertionError):
+        hunt(redis_kit)
+
+
+@pytest.mark.parametrize('mutant', of_both(MUTANTS), ids=name_of)
+def test_the_model_catches_a_bug_of_the_twin(mutant):
+    kit = MemoryKit(mutated_memory(mutant))
+    with pytest.raises(AssertionError):
+        hunt(kit)
+
+
+@pytest.mark.parametrize(('mutant', 'check'), NOT_IN_THE_MODEL, ids=name_of)
+def test_the_contract_catches_a_bug_of_a_script(mutant, check, redis_kit, monkeypatch, original_scripts):
+    check(redis_kit)
+    redis_kit.empty()
+    mutate_script(mutant, monkeypatch)
+    scripts.script.cache_clear()
+    with pytest.raises(AssertionError):
+        check(redis_kit)
+
+
+@pytest.mark.parametrize(('mutant', 'check'), NOT_IN_THE_MODEL, ids=name_of)
+def test_the_contract_catches_a_bug_of_the_twin(mutant, check):
+    check(MemoryKit())
+    kit = MemoryKit(mutated_memory(mutant))
+    with pytest.raises(AssertionError):
+        check(kit)
+
+
+def test_the_model_finds_nothing_where_there_is_nothing(kit):
+    assert hunt(kit) >= HUNT.max_examples
