@@ -15,26 +15,26 @@ from geventhuey.waiter import GreenletWaiter, ThreadWaiter, waiter
 BOUND = 20.0
 
 
-def in_hub(run):
-    """What ``run()`` returned in a native thread with a gevent hub of its own."""
+def in_thread(run):
+    """What ``run()`` returned in a native thread of its own, which has no hub unless ``run`` makes one."""
     answers = []
-
-    def work():
-        import gevent
-        try:
-            answers.append(run())
-        finally:
-            gevent.get_hub().destroy(destroy_loop=True)
-
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=lambda: answers.append(run()), daemon=True)
     thread.start()
     thread.join(BOUND)
     assert answers, 'it did not come to its end'
     return answers[0]
 
 
-def in_thread(run):
-    return run()
+def in_hub(run):
+    """What ``run()`` returned in a native thread with a gevent hub of its own."""
+    def work():
+        import gevent
+        try:
+            return run()
+        finally:
+            gevent.get_hub().destroy(destroy_loop=True)
+
+    return in_thread(work)
 
 
 KINDS = pytest.mark.parametrize(('kind', 'where'), [(ThreadWaiter, in_thread), (GreenletWaiter, in_hub)])
@@ -160,15 +160,13 @@ def test_waking_one_whose_loop_has_just_ended_does_nothing(monkeypatch):
 
 
 def test_who_calls_gets_the_right_kind():
-    assert type(waiter()) is ThreadWaiter
-
     def run():
         import gevent
         gevent.get_hub()
-        return type(waiter())
+        return type(waiter()), in_thread(lambda: type(waiter()))
 
-    assert in_hub(run) is GreenletWaiter
-    assert type(waiter()) is ThreadWaiter, 'a hub of another thread does not count'
+    assert in_thread(lambda: type(waiter())) is ThreadWaiter
+    assert in_hub(run) == (GreenletWaiter, ThreadWaiter), 'a hub of another thread does not count'
 
 
 def test_in_a_patched_process_everybody_gets_a_greenlet_s():

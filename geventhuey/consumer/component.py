@@ -8,6 +8,7 @@ import time
 from typing import Any, Protocol
 
 import gevent
+from gevent._hub_local import get_hub_if_exists
 from gevent.event import Event
 
 from geventhuey.exceptions import StorageError, StorageRefused
@@ -17,6 +18,13 @@ logger = logging.getLogger('geventhuey.consumer')
 
 #: Seconds between two attempts while the storage is away: from the first to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+
+
+def close_hub() -> None:
+    """What gevent keeps for the native thread that ends with this call is given back; nobody else does that."""
+    hub = get_hub_if_exists()
+    if hub is not None:
+        hub.destroy(destroy_loop=True)
 
 
 class Outage:

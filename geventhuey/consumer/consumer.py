@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -15,11 +16,12 @@ import gevent
 from gevent.event import Event
 
 from geventhuey import native
+from geventhuey.consumer.component import close_hub
 from geventhuey.consumer.engine import CLEANUP, LAST_SETTLE, Engine
 from geventhuey.consumer.options import WORKER_GREENLET, WORKER_PROCESS, Options
 from geventhuey.consumer.scheduler import TICK
 from geventhuey.exceptions import ConfigurationError, StorageUnavailable
-from geventhuey.waiter import ThreadWaiter, waiter
+from geventhuey.waiter import ThreadWaiter, Waiter, waiter
 
 if TYPE_CHECKING:
     from geventhuey.api import Huey
@@ -50,7 +52,7 @@ class Consumer:
         self.huey = huey
         self._tick = tick
         self._engine: Engine | None = None
-        self._host: _InHub | _InThread | None = None
+        self._host: _Host | None = None
         self._signals = 0
 
     def start(self) -> Consumer:
@@ -82,9 +84,11 @@ class Consumer:
         Tasks that run have ``timeout`` seconds (``shutdown_timeout`` by default) to end; then they are interrupted and go back to
         the head of their queue.
         """
-        if self._host is not None:
-            self._host.stop(self.options.shutdown_timeout if timeout is None else timeout)
-            self._host = None
+        host = self._host
+        if host is not None:
+            host.stop(self.options.shutdown_timeout if timeout is None else timeout)
+            if self._host is host:
+                self._host = None
 
     def interrupt(self) -> None:
         """A ``stop`` that is under way does not wait for running tasks any longer."""
@@ -147,7 +151,57 @@ class Consumer:
             self._engine.exit_at(patience + CLEANUP + LAST_SETTLE + 2)
 
 
-class _InHub:
+class _Host:
+    """Where an engine lives. It is stopped once, whoever and how many ask for that, and from wherever they do."""
+
+    def __init__(self) -> None:
+        self._hub: Any = None
+        self._asked = False
+        self._ended = False
+        self._waiting: list[Waiter] = []
+
+    def start(self, make: Callable[[], Engine]) -> Engine:
+        """The engine runs."""
+        raise NotImplementedError
+
+    def stop(self, timeout: float) -> None:
+        """The engine has stopped."""
+        me = waiter()
+        self._waiting.append(me)
+        self.call(functools.partial(self._ask, timeout))
+        while not self._ended:
+            me.wait(None)
+
+    def call(self, step: Callable[[], None]) -> None:
+        """The step is taken in the hub, soon, if it is still there; from any thread and from signal handlers."""
+        loop = self._hub.loop
+        if loop is not None:
+            try:
+                loop.run_callback_threadsafe(step)
+            except ValueError:      # it has just been destroyed
+                pass
+
+    def _ask(self, timeout: float) -> None:
+        if not self._asked:
+            self._asked = True
+            self._begin_stop(timeout)
+
+    def _begin_stop(self, timeout: float) -> None:
+        """In the hub: the engine begins to stop; must not switch."""
+        raise NotImplementedError
+
+    def _stop(self, engine: Engine, timeout: float) -> None:
+        """In a greenlet that no task runs in: the engine has stopped, and those who wait for it know."""
+        try:
+            engine.stop(timeout)
+        except BaseException:
+            logger.exception('the consumer failed while it stopped')
+        self._ended = True
+        for waiting in self._waiting:
+            waiting.wake()
+
+
+class _InHub(_Host):
     """Hosts an engine in the hub of the thread that starts it."""
 
     def start(self, make: Callable[[], Engine]) -> Engine:
@@ -156,20 +210,16 @@ class _InHub:
         self._engine.start()
         return self._engine
 
-    def call(self, step: Callable[[], None]) -> None:
-        """The step is taken in the hub, soon; from any thread and from signal handlers."""
-        self._hub.loop.run_callback_threadsafe(step)
-
-    def stop(self, timeout: float) -> None:
-        self._engine.stop(timeout)
+    def _begin_stop(self, timeout: float) -> None:
+        gevent.spawn(self._stop, self._engine, timeout)
 
 
-class _InThread:
+class _InThread(_Host):
     """Hosts an engine in a native thread with a hub of its own."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._ready = ThreadWaiter()
-        self._done = ThreadWaiter()
         self._error: BaseException | None = None
         self._timeout = 0.0
 
@@ -181,33 +231,21 @@ class _InThread:
             raise self._error
         return self._engine
 
+    def _begin_stop(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._told.set()
+
     def _run(self) -> None:
-        hub = self._hub = gevent.get_hub()
-        hub.SYSTEM_ERROR = ()       # a greenlet that a task left behind may raise what it likes, also SystemExit
-        self._stop = Event()
+        self._hub = gevent.get_hub()
+        self._hub.SYSTEM_ERROR = ()     # a greenlet that a task left behind may raise what it likes, also SystemExit
+        self._told = Event()
         try:
             self._engine = self._make()
             self._engine.start()
         except BaseException as exc:
             self._error = exc
-            return
-        finally:
-            self._ready.wake()
-        try:
-            self._stop.wait()
-            self._engine.stop(self._timeout)
-        except BaseException:
-            logger.exception('the consumer failed while it stopped')
-        finally:
-            self._done.wake()
-            hub.destroy(destroy_loop=True)
-
-    def call(self, step: Callable[[], None]) -> None:
-        """The step is taken in the hub, soon; from any thread and from signal handlers."""
-        if self._hub.loop is not None:
-            self._hub.loop.run_callback_threadsafe(step)
-
-    def stop(self, timeout: float) -> None:
-        self._timeout = timeout
-        self.call(self._stop.set)
-        self._done.wait(None)
+        self._ready.wake()
+        if self._error is None:
+            self._told.wait()
+            self._stop(self._engine, self._timeout)
+        close_hub()

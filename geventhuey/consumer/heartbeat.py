@@ -20,6 +20,7 @@ import gevent
 
 from geventhuey import native
 from geventhuey.clock import SyncedClock
+from geventhuey.consumer.component import close_hub
 from geventhuey.exceptions import StorageError
 from geventhuey.executor import Executor
 from geventhuey.lease import Lease
@@ -83,7 +84,10 @@ class HubWatch:
             told = f'the hub goes on, after {now - self._blocked_at:.1f} s' if ended else None
             self._tell_at = BLOCKED
             self._asked = self._blocked_at = now
-            self._call.send()
+            try:
+                self._call.send()
+            except ValueError:      # the hub has just gone
+                pass
             return told
         if now - asked < self._tell_at:
             return None
@@ -101,12 +105,20 @@ def _what_runs(thread: int) -> tuple[str, tuple[_Place, ...]]:
     frame: FrameType | None = sys._current_frames().get(thread)
     while frame is not None:
         if frame.f_code is _RUN:
-            task = repr(frame.f_locals.get('task', task))
+            task = _shown(frame.f_locals.get('task', task))
             break
         if not frame.f_code.co_filename.startswith(_PACKAGE):
             places.append(_Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back
     return task, tuple(reversed(places[:STACK]))
+
+
+def _shown(task: object) -> str:
+    """The task's repr, whatever a class of the application's makes of it: an error here would end the heartbeat."""
+    try:
+        return repr(task)
+    except Exception:
+        return f'a {type(task).__name__}'
 
 
 class Reporter:
@@ -131,8 +143,9 @@ class Reporter:
         while True:
             news = self._posts.get()
             if news is None:
-                return
+                break
             logger.warning('%s', news)
+        close_hub()
 
 
 class Heartbeat:
@@ -179,7 +192,7 @@ class Heartbeat:
             if now >= next_beat:
                 next_beat = now + self._interval
                 self._beat(session)
-            if self._watch is not None:
+            if self._watch is not None and not self._stopped:
                 news = self._watch.look()
                 if news is not None:
                     self._reporter.post(news)
@@ -188,6 +201,7 @@ class Heartbeat:
                 pause = min(pause, self._deadline[0] - time.monotonic())
             self._wakeup.wait(max(0.01, min(BLOCKED, pause)))
         session.close()
+        close_hub()
 
     def _beat(self, session: BaseStorage) -> None:
         try:

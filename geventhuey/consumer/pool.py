@@ -13,6 +13,7 @@ from gevent import getcurrent
 from greenlet import GreenletExit, greenlet
 
 from geventhuey import native
+from geventhuey.consumer.component import close_hub
 from geventhuey.exceptions import TaskInterrupted
 from geventhuey.executor import Executor, Outcome
 from geventhuey.storage.base import Delivery
@@ -171,12 +172,16 @@ class ThreadPool:
         while True:
             delivery = self._work_queue.get()
             if delivery is None:
-                return
+                break
             self._return(self._executor.execute(delivery, self._return))
+        close_hub()
 
     def _return(self, news: Outcome | bytes) -> None:
         self._returned.append(news)
-        self._news.send()
+        try:
+            self._news.send()
+        except ValueError:      # the hub is gone: the engine has stopped without waiting for this thread
+            pass
 
     def _take_returned(self) -> None:
         """In the hub: what the threads have handed in."""

@@ -12,20 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from geventhuey import Huey
-from geventhuey.testing import drain
-
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 #: Seconds within which anything that is waited for has to happen, on a loaded machine.
 BOUND = 20.0
 
 
-def wait_until(condition: Callable[[], Any], what: str = 'it did not come about') -> Any:
+def wait_until(condition: Callable[[], Any], bound: float = BOUND) -> Any:
     """What the condition answers, as soon as that is true."""
-    give_up = time.monotonic() + BOUND
+    give_up = time.monotonic() + bound
     while not (answer := condition()):
-        assert time.monotonic() < give_up, what
+        assert time.monotonic() < give_up, 'it did not come about'
         time.sleep(0.002)
     return answer
 
@@ -53,13 +50,6 @@ class InThread:
         if self._error is not None:
             raise self._error
         return self._value
-
-
-def run_next(huey: Huey) -> Any:
-    """The task at the head of the queue has run, as in a consumer; answers it."""
-    tasks = drain(huey, 1)
-    assert len(tasks) == 1, 'there was nothing to run'
-    return tasks[0]
 
 
 def run_python(arguments: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

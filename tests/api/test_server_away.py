@@ -15,6 +15,7 @@ from geventhuey.exceptions import (
     DataStoreGetException,
     QueueReadException,
     QueueWriteException,
+    StorageError,
     StorageRefused,
     StorageUnavailable,
 )
@@ -184,6 +185,32 @@ def test_a_full_server_refuses_tasks_and_says_why(server):
     server.command('CONFIG', 'SET', 'maxmemory', '0')
     echo(3)
     assert huey.pending_count() == 2
+
+
+# -- a user who may not do everything -------------------------------------------------------------------------------
+
+@pytest.fixture
+def without_channels(server):
+    """The URL of a user who may touch every key and no channel: what ``ACL SETUSER`` makes since Redis 7, if told no more."""
+    assert server.command('ACL', 'SETUSER', 'worker', 'on', '>word', '~*', '+@all', 'resetchannels') == b'OK'
+    return at(server, 'worker:word@')
+
+
+@pytest.mark.xfail(reason='it connects and logs again and again, without a pause')
+def test_a_user_who_may_not_subscribe_is_told_so_now_and_then(without_channels, caplog):
+    huey, _ = define(without_channels)
+    with caplog.at_level('INFO', 'geventhuey'), pytest.raises(DataStoreTimeout):
+        huey.result('x', blocking=True, timeout=1.0)
+    assert 1 <= len(caplog.records) <= 5
+
+
+@pytest.mark.xfail(reason='the script stops in the middle, when the delivery is gone')
+def test_a_user_who_may_not_publish_loses_no_task(without_channels):
+    huey, echo = define(without_channels)
+    echo(1)
+    with pytest.raises(StorageError):
+        drain(huey)
+    assert huey.pending_count() == 1
 
 
 # -- the end of a program -------------------------------------------------------------------------------------------

@@ -282,7 +282,7 @@ class Protocol(RuleBasedStateMachine):
             self.book.ticks[name] = tick
             self.book.place(self.book.add(made).id)
 
-    @rule(index=any_index, fields=st.sampled_from([(True,), (False,), (True, False)]), once=st.booleans())
+    @rule(index=any_index, fields=st.sampled_from([(True,), (False,), (True, False), (True, False)]), once=st.booleans())
     def revoke(self, index, fields, once):
         """Mostly of somebody who is about to run; of all of its name, or both."""
         for by_name in fields:
@@ -354,12 +354,11 @@ class Protocol(RuleBasedStateMachine):
         assert self.delivered[task_id] <= self.book.allowed[task_id], 'I8: a message was delivered twice'
 
     @precondition(lambda self: self.owners)
-    @rule(index=any_index, back=st.integers(1, 2))
+    @rule(index=any_index, back=st.integers(1, 3))
     def fetch_late(self, index, back):
         """A copy of an old request arrives at last; nobody waits for its answer any more."""
         owner = pick(self.owners, index)
-        if owner.request > back:
-            self.asked(owner.name, owner.request - back, dict.fromkeys(QUEUES, 2), 2)
+        self.asked(owner.name, max(0, owner.request - back), dict.fromkeys(QUEUES, 2), 2)
 
     def asked(self, name: str, request: int, limits: dict[str, int], at_most: int) -> Fetched:
         """The answer of the storage, which is what the book says."""
@@ -429,7 +428,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(index=any_index)
     def beat(self, index):
         """A reaper looks right before."""
-        name = pick(self.owners, index).name
+        name = pick(self.suspects(), index).name
         before, deadline = self.storage.consumers().get(name), time.monotonic() + 0.2
         if before is not None:
             self.seen.setdefault(name, []).append(before)
@@ -443,8 +442,12 @@ class Protocol(RuleBasedStateMachine):
     @rule(index=any_index)
     def register_again(self, index):
         """The answer to a registration was lost, or a copy of it comes late."""
-        owner = pick(self.owners, index)
+        owner = pick(self.suspects(), index)
         self.register(owner.name, owner.request - 1)
+
+    def suspects(self) -> list[Owner]:
+        """Those who were evicted and do not know it yet, or else all."""
+        return [owner for owner in self.owners if self.book.standing(owner.name) is Standing.EVICTED] or self.owners
 
     @precondition(lambda self: self.owners)
     @rule(index=any_index, at_most=few, goes_on=st.booleans())

@@ -14,8 +14,8 @@ class Proxy:
         self._target = target
         self._listener = socket.create_server(('127.0.0.1', 0))
         self.port: int = self._listener.getsockname()[1]
-        #: So many answers are lost, each with its connection, after the server has given them.
-        self.lose = 0
+        #: So many answers are lost, each with its connection, after the server has given them; so many pass before that.
+        self.lose = self.spare = 0
         #: What becomes of an answer on its way.
         self.edit: Callable[[bytes], bytes] = bytes
         self._sockets = [self._listener]
@@ -57,9 +57,10 @@ class Proxy:
     def _pass_answers(self, server: socket.socket, client: socket.socket) -> None:
         try:
             while data := server.recv(65536):
-                if self.lose:
+                if self.lose and not self.spare:
                     self.lose -= 1
                     break
+                self.spare -= self.spare > 0
                 client.sendall(self.edit(data))
         except OSError:
             pass

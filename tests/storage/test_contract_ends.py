@@ -370,6 +370,7 @@ def test_a_consumer_whose_registration_was_lost_can_be_reaped(kit):
     consumer = Consumer(storage)
     consumer.fetch()
     assert storage.adopt('consumer') is False
+    assert storage.beat('consumer').standing is Standing.GOOD
     kit.lose_registry()
     assert consumer.ask().standing is Standing.UNKNOWN
     assert storage.adopt('consumer') is True

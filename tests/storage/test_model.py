@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.storage.model import Protocol
 
-SETTINGS = settings(max_examples=150, stateful_step_count=40, derandomize=True, database=None, deadline=None,
+SETTINGS = settings(max_examples=200, stateful_step_count=40, derandomize=True, database=None, deadline=None,
                     suppress_health_check=list(HealthCheck))
 
 

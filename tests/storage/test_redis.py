@@ -160,20 +160,32 @@ def test_waiters_for_results_outlive_their_connection(redis_kit):
     pytest.param(lambda storage: storage.enqueue([message('a', priority=1)]), 'a', id='enqueue-priority'),
     pytest.param(lambda storage: storage.schedule(message('a'), due=PAST), 'a', id='schedule'),
     pytest.param(lambda storage: storage.take_due(PAST, 1), '', id='take_due'),
-    pytest.param(lambda storage: storage.result('r', preserve=False), '', id='result'),
     pytest.param(lambda storage: storage.restore(task_field('r')), '', id='restore'),
 ])
 def test_what_must_not_happen_twice_is_unknown_when_its_answer_is_lost(redis_kit, proxy, call, done):
     storage = RedisStorage(redis_kit.name, proxy.url)
     call(storage)                           # connected, and the scripts are there
     redis_kit.empty()
-    redis_kit.storage.put_result('r', b'Vvalue', None)
     redis_kit.storage.revoke(task_field('r'), FOR_EVER, None)
     proxy.lose = 1
     with pytest.raises(StorageOutcomeUnknown):
         call(storage)
     assert proxy.lose == 0
     assert ids(Consumer(redis_kit.storage).fetch()) == done
+    storage.close()
+
+
+@pytest.mark.parametrize('spare', [0, 1])
+def test_a_result_is_read_at_least_once(redis_kit, proxy, spare):
+    storage = RedisStorage(redis_kit.name, proxy.url)
+    for _ in range(2):                      # the first time, connection and script are new
+        redis_kit.storage.put_result('r', b'Vvalue', None)
+        assert storage.result('r', preserve=False) == b'Vvalue'
+        redis_kit.storage.put_result('r', b'Vvalue', None)
+        proxy.spare, proxy.lose = spare, 1
+        assert storage.result('r', preserve=False) == b'Vvalue'
+        assert (proxy.spare, proxy.lose) == (0, 0)
+    assert storage.result('r', preserve=False) == base.CONSUMED
     storage.close()
 
 
@@ -637,6 +649,16 @@ def test_silent_consumers_are_reaped_when_memory_is_full(own_kit, full):
     assert [consumer.die(at_most=2), consumer.die(at_most=9)] == [Reaped(1, 1, False), Reaped(1, 1, True)]
     assert ids(storage.pending('default')) == 'low a'
     assert storage.result('once', preserve=True)[:1] == base.LOST
+
+
+def test_a_result_is_read_and_stays_when_memory_is_full(own_kit, full):
+    own_kit.storage._patience = 0.0
+    own_kit.storage.put_result('r', b'Vvalue', None)
+    full()
+    assert own_kit.storage.result('r', preserve=False) == own_kit.storage.result('r', preserve=False) == b'Vvalue'
+    full(False)
+    assert own_kit.storage.result('r', preserve=False) == b'Vvalue'
+    assert own_kit.storage.result('r', preserve=False) == base.CONSUMED
 
 
 def test_an_enqueue_is_decided_by_the_push_alone(redis_kit, proxy):
