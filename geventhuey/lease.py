@@ -105,7 +105,10 @@ class HandLease:
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
         """The delivery has ended; False when it was not held any more."""
-        return self._storage.settle(delivery.consumer, [settlement])[0]
+        ended = self._storage.settle(delivery.consumer, [settlement])[0]
+        if isinstance(ended, StorageError):
+            raise ended
+        return ended
 
     def _registered(self) -> Lease:
         if self._lease is None:

@@ -6,7 +6,9 @@ blocks threads only.  Importing this module imports no gevent: what is not loade
 
 from __future__ import annotations
 
+import os
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +33,25 @@ lock = original('_thread', 'allocate_lock')
 
 #: The number of the native thread that runs this, as ``sys._current_frames`` counts them.
 thread_id: Callable[[], int] = original('_thread', 'get_ident')
+
+
+#: Data of one native thread, shared by its greenlets.
+local = original('_thread', '_local')
+
+_when_forked: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def on_fork(forked: Callable[[], None]) -> None:
+    """The bound method will be called in every child that this process forks, as long as its object lives."""
+    _when_forked.add(forked.__self__)       # type: ignore[attr-defined]
+
+
+def _tell_forked() -> None:
+    for owner in list(_when_forked):
+        owner.forked()
+
+
+os.register_at_fork(after_in_child=_tell_forked)
 
 
 def start_thread(run: Callable[[], None]) -> None:

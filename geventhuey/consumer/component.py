@@ -108,6 +108,12 @@ class Component:
                 self._greenlet.join(timeout)
             self._greenlet.kill()
 
+    def abandon(self) -> None:
+        """In a forked child: it takes no further step, not even the one that is under way."""
+        self._stopping = True
+        if self._greenlet is not None:
+            self._greenlet.kill(block=False)
+
     def _live(self) -> None:
         while not self._stopping:
             try:

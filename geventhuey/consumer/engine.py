@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
+from geventhuey import native
 from geventhuey.clock import ManualClock, SyncedClock
 from geventhuey.consumer.audit import Audit
 from geventhuey.consumer.component import Component, Outage
@@ -95,10 +96,18 @@ class Engine:
         """Every delivery that runs here or is not settled yet."""
         return self.pool.running() + self.settler.unsettled()
 
+    def forked(self) -> None:
+        """A task has forked, and this is the child: nothing of the engine goes on here, nor any task but the one that forked."""
+        self.fetcher.abandon()
+        for part in (self.settler, *self._looking):
+            part.abandon()
+        self.pool.abandon()
+
     # -- start and stop -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Tasks are fetched and run."""
+        native.on_fork(self.forked)
         self._reporter.start()
         self.heartbeat.start()
         self.settler.start()

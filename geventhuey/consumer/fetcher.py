@@ -62,6 +62,11 @@ class Fetcher(Component):
             except StorageError:        # whoever waits looks for himself, soon
                 pass
 
+    def abandon(self) -> None:
+        super().abandon()
+        if self._ear is not None:
+            self._ear.kill(block=False)
+
     def is_alive(self) -> bool:
         return super().is_alive() and (self._ear is None or self._stopping or not self._ear.dead)
 

@@ -120,6 +120,13 @@ class GreenPool:
         for worker in parked:
             self._hub.loop.run_callback(worker.switch, _END)
 
+    def abandon(self) -> None:
+        """In a forked child: of all that runs, only the greenlet that forked goes on."""
+        self._closed = True
+        for worker in [*self._running, *self._parked]:
+            if worker is not getcurrent():
+                gevent.kill(worker, block=False)
+
 
 class _Probe(greenlet):     # type: ignore[misc]
     """A greenlet that parks, in the shape of a worker."""
@@ -195,6 +202,9 @@ class ThreadPool:
 
     def interrupt(self, exc: TaskInterrupted) -> None:
         """Nothing: a thread cannot be interrupted."""
+
+    def abandon(self) -> None:
+        """Nothing: a forked child has no other thread."""
 
     def close(self) -> None:
         """Threads end when their task is over."""

@@ -9,7 +9,7 @@ from itertools import groupby
 from gevent.event import Event
 
 from geventhuey.consumer.component import Component, Outage
-from geventhuey.exceptions import StorageUnavailable
+from geventhuey.exceptions import StorageError, StorageUnavailable
 from geventhuey.executor import RELEASED, Outcome
 from geventhuey.storage.base import BaseStorage, Delivery, Settlement
 
@@ -82,6 +82,10 @@ class Settler(Component):
             self._sent_before = True
             raise
         for outcome, ended in zip(outcomes, done, strict=True):
+            if isinstance(ended, StorageError):     # the audit will find it in flight, and it is run again
+                logger.error('the end of a task could not be stored, it will be run again (%s, tag %d): %s',
+                             consumer, outcome.delivery.tag, ended)
+                continue
             self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
             if not ended and not self._sent_before:
                 self.fenced += 1

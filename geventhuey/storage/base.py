@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple
 
+from geventhuey.exceptions import StorageError
 from geventhuey.message import Message
 
 #: First byte of a result record.  A value and an error are kept; the others are tombstones: they tell a waiter how it
@@ -248,10 +249,11 @@ class BaseStorage:
         """
         raise NotImplementedError
 
-    def settle(self, consumer: str, settlements: Sequence[Settlement], events: Sequence[bytes] = ()) -> list[bool]:
+    def settle(self, consumer: str, settlements: Sequence[Settlement], events: Sequence[bytes] = ()) -> list[bool | StorageError]:
         """Deliveries that this consumer still holds have ended and their effects have happened; True for each of those.
 
-        False: it was not held (any more), and nothing happened for it.  ``events`` are published in any case.
+        False: it was not held (any more), and nothing happened for it.  A StorageError: the storage refused an effect, and the
+        delivery is still in flight.  ``events`` are published in any case.
         """
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from geventhuey import native
 from geventhuey.clock import Clock, ManualClock
-from geventhuey.exceptions import MessageError
+from geventhuey.exceptions import MessageError, StorageError
 from geventhuey.message import AT_MOST_ONCE, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message, edited
 from geventhuey.storage import base
 from geventhuey.storage.base import (
@@ -268,13 +268,13 @@ class MemoryStorage(BaseStorage):
                 flags |= REVOKED
         return edited(raw, flags=flags)
 
-    def settle(self, consumer: str, settlements: Sequence[Settlement], events: Sequence[bytes] = ()) -> list[bool]:
+    def settle(self, consumer: str, settlements: Sequence[Settlement], events: Sequence[bytes] = ()) -> list[bool | StorageError]:
         self.publish(events)
         with self._lock:
             held = self._inflight.get(consumer, {})
             queues: set[str] = set()
             told: list[Callable[[], None]] = []
-            done = []
+            done: list[bool | StorageError] = []
             for tag, effects in settlements:
                 was_held = held.pop(tag, None) is not None
                 if was_held:

@@ -15,7 +15,6 @@ from geventhuey.exceptions import (
     DataStoreGetException,
     QueueReadException,
     QueueWriteException,
-    StorageError,
     StorageRefused,
     StorageUnavailable,
 )
@@ -196,7 +195,6 @@ def without_channels(server):
     return at(server, 'worker:word@')
 
 
-@pytest.mark.xfail(reason='it connects and logs again and again, without a pause')
 def test_a_user_who_may_not_subscribe_is_told_so_now_and_then(without_channels, caplog):
     huey, _ = define(without_channels)
     with caplog.at_level('INFO', 'geventhuey'), pytest.raises(DataStoreTimeout):
@@ -204,13 +202,12 @@ def test_a_user_who_may_not_subscribe_is_told_so_now_and_then(without_channels, 
     assert 1 <= len(caplog.records) <= 5
 
 
-@pytest.mark.xfail(reason='the script stops in the middle, when the delivery is gone')
 def test_a_user_who_may_not_publish_loses_no_task(without_channels):
     huey, echo = define(without_channels)
-    echo(1)
-    with pytest.raises(StorageError):
-        drain(huey)
-    assert huey.pending_count() == 1
+    result = echo(1)
+    assert len(drain(huey)) == 1
+    assert result.get() == 1
+    assert any('not pushed' in warning for warning in huey.storage.check()[1])
 
 
 # -- the end of a program -------------------------------------------------------------------------------------------

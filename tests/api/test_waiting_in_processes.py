@@ -220,7 +220,6 @@ def test_a_child_takes_tasks_by_hand_under_a_name_of_its_own(run):
     ''').splitlines() == ['2', '1 3', '2', '1']
 
 
-@pytest.mark.xfail(reason="the listener's greenlet goes on in the child, and takes what was for the parent")
 def test_a_child_of_a_patched_process_takes_nothing_from_those_who_wait_in_its_parent(run):
     assert run(PATCHED, FORK + '''
     results = [echo(number) for number in range(5)]

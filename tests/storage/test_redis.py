@@ -85,7 +85,7 @@ def proxy(redis_server, redis_url):
 
 def wait_idle(storage):
     """The next call looks at the connection before it uses it."""
-    eventually(lambda: time.monotonic() - storage._line._used > IDLE)
+    eventually(lambda: time.monotonic() - storage._lines.line()._used > IDLE)
 
 
 def test_to_enqueue_fails_soon_while_redis_is_away(own_kit, server):

@@ -7,8 +7,8 @@ error is translated here and nowhere else.
 
 from __future__ import annotations
 
-import os
 import select
+import socket
 import threading
 import time
 from collections import deque
@@ -107,7 +107,7 @@ class Address:
         Raises StorageUnavailable, or StorageRefused for a wrong password or a missing permission.
         """
         kind = _with_gevent_sockets(self.connection_class) if engine else self.connection_class
-        connection = kind(**{'socket_connect_timeout': CONNECT_TIMEOUT, **self.settings, 'socket_timeout': ANSWER_TIMEOUT,
+        connection = kind(**{'socket_connect_timeout': CONNECT_TIMEOUT, **self.settings, 'socket_timeout': CONNECT_TIMEOUT,
                              'client_name': name, 'protocol': 2})
         try:
             connection.connect()
@@ -210,6 +210,13 @@ class Link:
         poll.register(self._sock.fileno(), select.POLLIN)
         return not poll.poll(0)
 
+    def shut_down(self) -> None:
+        """Both sides find the end of the connection; from any thread."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
     def close(self) -> None:
         self._sock.close()
 
@@ -238,9 +245,14 @@ class SharedLink:
         self._connect = connect
         self._new_lock = lock or threading.Lock     # looked up now: gevent may have patched it since the import
         self._reset()
+        native.on_fork(self.forked)
+
+    def forked(self) -> None:
+        """This is a child now: the connection, and the callers that wait for it, are the parent's."""
+        self.close()
+        self._reset()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._turn = self._new_lock()
         self._link: Link | None = None
         self._used = 0.0
@@ -249,8 +261,6 @@ class SharedLink:
 
     def call(self, commands: Sequence[Command], timeout: float | None = ANSWER_TIMEOUT) -> list[Any]:
         """The answers to the commands. Raises StorageUnavailable when none was sent, StorageOutcomeUnknown when they may have been."""
-        if self._pid != os.getpid():        # after a fork the connection is the parent's
-            self._reset()
         request = _Request(commands)
         self._waiting.append(request)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 import time
 from collections import deque
@@ -22,54 +21,81 @@ logger = logging.getLogger('geventhuey.results')
 
 #: Seconds between attempts to connect again, at most.
 MAX_PAUSE = 2.0
+#: Channels in one command at most.
+CHUNK = 500
 Wake = Callable[[], None]
 
 
 class ResultListener:
     """Wakes whoever waits for a channel, when something is published there, when the subscription stands, and after a reconnect.
 
-    It lives in a native thread of its own, or, where gevent has patched the process, in the hub that needs it first.
+    It lives in a native thread of its own, or, where gevent has patched the process, in the main hub.
+
+    :param connect: makes a socket; one of gevent's when its argument is true.
     """
 
     def __init__(self, connect: Callable[[bool], Any]) -> None:
-        self._connect = connect
+        self.connect = connect
         self._reset()
+        native.on_fork(self.forked)
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._lock = native.lock()
         self._waiting: dict[str, list[Wake]] = {}
-        self._carrier: _ThreadCarrier | _HubCarrier | None = None
+        self._carrier: _Carrier | None = None
+
+    def forked(self) -> None:
+        """This is a child now: the connection, and who reads it, are the parent's."""
+        carrier = self._carrier
+        self._reset()
+        if carrier is not None:
+            carrier.close()
+
+    def close(self) -> None:
+        """The connection is closed; the next one who waits opens a new one."""
+        with self._lock:
+            carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            carrier.shut_down()
 
     @contextmanager
     def watching(self, channel: str, wake: Wake) -> Iterator[None]:
         """While entered, ``wake()`` is called for every news of the channel."""
-        if self._pid != os.getpid():        # after a fork the thread and the connection are the parent's
-            self._reset()
         with self._lock:
             wakes = self._waiting.setdefault(channel, [])
             wakes.append(wake)
-            first = len(wakes) == 1
-            carrier = self._carrier
-            if carrier is None or not carrier.is_alive():
-                carrier = self._carrier = _HubCarrier(self) if native.is_patched() else _ThreadCarrier(self)
-                carrier.start()
-        if first:
-            carrier.post(('SUBSCRIBE', channel))
-        else:
-            wake()                          # the subscription may stand already, or its confirmation wakes us all
+            carrier = self._running()
+            is_first = len(wakes) == 1
+            if is_first:
+                carrier.post('SUBSCRIBE', channel)
+        carrier.push()
+        if not is_first:
+            wake()                          # the subscription may stand already; if not, its confirmation wakes us all
         try:
             yield
         finally:
             with self._lock:
                 wakes.remove(wake)
-                last = not wakes and self._waiting.pop(channel, None) is not None
-            if last:
-                carrier.post(('UNSUBSCRIBE', channel))
+                if not wakes and self._waiting.get(channel) is wakes:
+                    del self._waiting[channel]
+                    carrier.post('UNSUBSCRIBE', channel)
+            carrier.push()
 
-    def channels(self) -> list[str]:
-        """Every channel that somebody waits for."""
+    def _running(self) -> _Carrier:
+        """The carrier, started if there is none."""
+        if self._carrier is None or not self._carrier.is_alive():
+            self._carrier = _HubCarrier(self) if native.is_patched() else _ThreadCarrier(self)
+            self._carrier.start()
+        return self._carrier
+
+    def is_carried_by(self, carrier: _Carrier) -> bool:
+        """True as long as the carrier has not been given up."""
+        return self._carrier is carrier
+
+    def channels(self, forget: Callable[[], None]) -> list[str]:
+        """Every channel that somebody waits for; nobody comes or goes while ``forget()`` is called."""
         with self._lock:
+            forget()
             return list(self._waiting)
 
     def tell(self, channel: str) -> None:
@@ -79,74 +105,109 @@ class ResultListener:
         for wake in wakes:
             wake()
 
-    def listen(self, opened: Callable[[Link], None], engine: bool) -> None:
-        """Connects, subscribes and tells, for ever; reconnects when it must."""
-        pause = 0.0
-        was_down = False
-        while True:
-            link = None
-            try:
-                link = Link(self._connect(engine))
-                opened(link)
-                if was_down:
-                    logger.info('results are pushed again')
-                pause, was_down = 0.0, False
-                while True:
-                    answer = link.receive(None)
-                    if isinstance(answer, hiredis.ReplyError):
-                        raise StorageError(str(answer))
-                    if answer[0] in (b'message', b'subscribe'):
-                        self.tell(answer[1].decode())
-            except (StorageError, OSError, hiredis.HiredisError) as exc:
-                if not was_down:
-                    logger.warning('results are not pushed for now: %s', exc)
-                was_down = True
-                if link is not None:
-                    link.close()
-                pause = min(MAX_PAUSE, pause * 2 or 0.05)
-                time.sleep(pause * random.uniform(0.5, 1.0))
-
 
 class _Carrier:
-    """The connection of a listener: who posts commands need not own it."""
+    """A listener's connection and who reads it. Anybody may post a command; the order is kept."""
 
-    def __init__(self, listener: ResultListener) -> None:
+    def __init__(self, listener: ResultListener, send_lock: Any, engine: bool) -> None:
         self._listener = listener
+        self._engine = engine
         self._link: Link | None = None
-        self._lock = native.lock()
-        self._posted: deque[Command] = deque()
+        self._send_lock = send_lock
+        self._posted: deque[tuple[str, str]] = deque()
+
+    def start(self) -> None:
+        """It listens."""
+        raise NotImplementedError
+
+    def is_alive(self) -> bool:
+        """False when its thread has ended."""
+        return True
+
+    def post(self, kind: str, channel: str) -> None:
+        """The command is the next one; called with the listener's lock held, never blocks."""
+        self._posted.append((kind, channel))
+
+    def push(self) -> None:
+        """What was posted is sent soon."""
+        raise NotImplementedError
+
+    def shut_down(self) -> None:
+        """Whoever reads finds the end of the connection; from any thread."""
+        link = self._link
+        if link is not None:
+            link.shut_down()
+
+    def close(self) -> None:
+        """The file is closed here; other processes that have it are not disturbed."""
+        link = self._link
+        if link is not None:
+            link.close()
+
+    def listen(self) -> None:
+        """Connects, subscribes and tells until the listener gives this carrier up; reconnects when it must."""
+        pause = 0.0
+        was_down = False
+        while self._listener.is_carried_by(self):
+            link = None
+            try:
+                link = Link(self._listener.connect(self._engine))
+                self._opened(link)
+                for _ in self._read(link):
+                    if was_down:
+                        logger.info('results are pushed again')
+                    pause, was_down = 0.0, False
+            except (StorageError, OSError, hiredis.HiredisError) as exc:
+                if not self._listener.is_carried_by(self):
+                    return
+                if not was_down:
+                    logger.warning('results are not pushed for now, who waits looks every few seconds: %s', exc)
+                was_down = True
+                pause = min(MAX_PAUSE, pause * 2 or 0.05)
+                time.sleep(pause * random.uniform(0.5, 1.0))
+            finally:
+                if link is not None:
+                    link.close()
+
+    def _read(self, link: Link) -> Iterator[None]:
+        """Tells, until the connection ends by an error; yields after each answer."""
+        while True:
+            answer = link.receive(None)
+            if isinstance(answer, hiredis.ReplyError):
+                raise StorageError(str(answer))
+            if answer[0] in (b'message', b'subscribe'):
+                self._listener.tell(answer[1].decode())
+            yield
 
     def _opened(self, link: Link) -> None:
         """The connection is new: everything that anybody waits for is subscribed to."""
-        with self._lock:
+        with self._send_lock:
             self._link = link
-            self._posted.clear()
-        channels = self._listener.channels()
-        for start in range(0, len(channels), 500):
-            command: Command = ('SUBSCRIBE', *channels[start:start + 500])
-            link.send(hiredis.pack_command(command))
-        self._flush()
+            channels = self._listener.channels(self._posted.clear)
+            for start in range(0, len(channels), CHUNK):
+                command: Command = ('SUBSCRIBE', *channels[start:start + CHUNK])
+                link.send(hiredis.pack_command(command))
 
     def _flush(self) -> None:
         """What was posted has been sent. An error shows to the reader, who connects again."""
-        with self._lock:
+        with self._send_lock:
             link = self._link
-            if link is None:
+            if link is None:                # what is posted now is subscribed to when it is open
                 return
-            commands, self._posted = self._posted, deque()
-        data = b''.join([hiredis.pack_command(command) for command in _joined(commands)])
-        if data:
-            try:
-                link.send(data)
-            except OSError:
-                pass
+            posted = [self._posted.popleft() for _ in range(len(self._posted))]
+            data = b''.join([hiredis.pack_command(command) for command in _joined(posted)])
+            if data:
+                try:
+                    link.send(data)
+                except OSError:
+                    pass
 
 
-def _joined(commands: Sequence[Command]) -> Iterator[Command]:
+def _joined(commands: Sequence[tuple[str, str]]) -> Iterator[Command]:
     """The same commands, neighbours of one kind in one."""
-    joined: list[Any] = []
+    joined: list[str] = []
     for kind, channel in commands:
-        if joined and (joined[0] != kind or len(joined) > 500):
+        if joined and (joined[0] != kind or len(joined) > CHUNK):
             yield tuple(joined)
             joined = []
         if not joined:
@@ -160,54 +221,47 @@ class _ThreadCarrier(_Carrier):
     """In a native thread: whoever posts sends."""
 
     def __init__(self, listener: ResultListener) -> None:
-        super().__init__(listener)
-        self._send_lock = native.lock()
+        super().__init__(listener, native.lock(), engine=False)
 
     def start(self) -> None:
-        native.start_thread(self._run)
+        native.start_thread(self.listen)
 
-    def _run(self) -> None:
-        self._listener.listen(self._opened, engine=False)
-
-    def is_alive(self) -> bool:
-        return True
-
-    def post(self, command: Command) -> None:
-        self._posted.append(command)
-        self._flush()
-
-    def _flush(self) -> None:
-        with self._send_lock:
-            super()._flush()
+    def push(self) -> None:
+        if self._posted:
+            self._flush()
 
 
 class _HubCarrier(_Carrier):
     """In a gevent hub: a greenlet reads and another one sends; they are woken from anywhere."""
 
+    def __init__(self, listener: ResultListener) -> None:
+        from gevent.event import Event
+        from gevent.lock import Semaphore
+        super().__init__(listener, Semaphore(), engine=True)
+        self._news = Event()
+        self._hub: Any = None
+        self._reader: Any = None
+        self._thread = 0
+
     def start(self) -> None:
         import gevent
         hub = gevent.get_hub()
         if hub.main_hub:
-            self._hub = hub
             self._spawn()
         else:
             native.start_thread(self._run)
 
     def _run(self) -> None:
         """A native thread of its own, for waiters whose own thread may end before the others are served."""
-        import gevent
-        self._hub = gevent.get_hub()
         self._spawn()
         self._reader.join()
 
     def _spawn(self) -> None:
         import gevent
-        from gevent.event import Event
-        self._news = Event()
-        self._thread = native.thread_id()
-        self._reader = gevent.spawn(self._listener.listen, self._opened, True)
-        gevent.spawn(self._send)
-        self._news.set()
+        self._hub, self._thread = gevent.get_hub(), native.thread_id()
+        self._reader = gevent.spawn(self.listen)
+        sender = gevent.spawn(self._send)
+        self._reader.link(lambda reader: sender.kill(block=False))
 
     def _send(self) -> None:
         while True:
@@ -216,18 +270,15 @@ class _HubCarrier(_Carrier):
             self._flush()
 
     def is_alive(self) -> bool:
-        reader = getattr(self, '_reader', None)
-        return reader is None or not reader.dead
+        return self._reader is None or not self._reader.dead
 
-    def post(self, command: Command) -> None:
-        self._posted.append(command)
-        news = getattr(self, '_news', None)
-        if news is None:                    # starting: all that anybody waits for is subscribed to when it is open
+    def push(self) -> None:
+        if not self._posted or self._hub is None:       # not started yet: all is subscribed to when it is open
             return
         if native.thread_id() == self._thread:
-            news.set()
+            self._news.set()
         elif self._hub.loop is not None:
-            self._hub.loop.run_callback_threadsafe(news.set)
+            self._hub.loop.run_callback_threadsafe(self._news.set)
 
 
 class EventListener(Iterator[dict[str, Any]]):

@@ -7,12 +7,11 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import hiredis
 
-from geventhuey import native
 from geventhuey.exceptions import StorageError, StorageOutcomeUnknown, StorageRefused, StorageUnavailable
 from geventhuey.message import Message
 from geventhuey.storage import base
@@ -33,6 +32,7 @@ from geventhuey.storage.base import (
 )
 from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, Address, Command, SharedLink, translated
 from geventhuey.storage.redis.keys import Keys
+from geventhuey.storage.redis.lines import FixedLine, Lines
 from geventhuey.storage.redis.listener import EventListener, ResultListener
 from geventhuey.storage.redis.scripts import script
 
@@ -63,10 +63,8 @@ class RedisStorage(BaseStorage):
         self.address = Address.of(url, connection_pool, connection_params)
         self.keys = Keys(name)
         self._patience = PATIENCE
-        self._is_session = False
-        self._lines: dict[int, SharedLink] = {}
-        self._waiting_lines: dict[int, list[SharedLink]] = {}
-        self._results = ResultListener(functools.partial(self.address.connect, f'geventhuey:{name}:results'))
+        self._lines: Lines | FixedLine = Lines(self._connect)
+        self._results = ResultListener(functools.partial(self._connect, 'results'))
 
     # -- connections ----------------------------------------------------------------------------------------
 
@@ -74,44 +72,16 @@ class RedisStorage(BaseStorage):
         from gevent.lock import Semaphore
         session = copy.copy(self)
         session._patience = 0.0
-        line = SharedLink(functools.partial(self.address.connect, f'geventhuey:{self.name}:{role}', True), Semaphore)
-        session._lines = {0: line}
-        session._is_session = True
+        session._lines = FixedLine(SharedLink(functools.partial(self._connect, role, True), Semaphore))
         return session
 
-    @property
-    def _line(self) -> SharedLink:
-        """The connection of whoever calls: one for the process, but one for each native thread where gevent has patched it."""
-        number = self._line_number()
-        line = self._lines.get(number)
-        if line is None:
-            line = self._lines.setdefault(number, self._new_line('producer'))
-        return line
-
-    def _line_number(self) -> int:
-        return native.thread_id() if not self._is_session and native.is_patched() else 0
-
-    def _new_line(self, role: str) -> SharedLink:
-        return SharedLink(functools.partial(self.address.connect, f'geventhuey:{self.name}:{role}', False))
-
-    @contextmanager
-    def _waiting_line(self) -> Iterator[SharedLink]:
-        """The connection of one who blocks: a session's own, or one that nobody else has meanwhile."""
-        if self._is_session:
-            yield self._line
-            return
-        idle = self._waiting_lines.setdefault(self._line_number(), [])
-        line = idle.pop() if idle else self._new_line('wait')
-        try:
-            yield line
-        except BaseException:       # its answer may still come
-            line.close()
-            raise
-        idle.append(line)
+    def _connect(self, role: str, engine: bool = False) -> Any:
+        return self.address.connect(f'geventhuey:{self.name}:{role}', engine)
 
     def close(self) -> None:
-        for line in [*self._lines.values(), *itertools.chain(*self._waiting_lines.values())]:
-            line.close()
+        self._lines.close()
+        if self._patience:                  # a session shares the listener of the storage it belongs to
+            self._results.close()
 
     def describe(self) -> str:
         return str(self.address)
@@ -128,7 +98,16 @@ class RedisStorage(BaseStorage):
         compatible = info.get('redis_version', '0')
         if tuple(int(part) for part in compatible.split('.')[:2] if part.isdigit()) < OLDEST_REDIS:
             raise StorageRefused(f'{product} {version} at {self.describe()} is too old: 6.2 or later is needed')
-        return f'{product} {version}', list(_warnings(info))
+        return f'{product} {version}', [*_warnings(info), *self._publishing_warnings()]
+
+    def _publishing_warnings(self) -> list[str]:
+        """What it means when this user may not publish."""
+        try:
+            self._call(('PUBLISH', self.keys.result(''), b''))
+            return []
+        except StorageRefused as exc:
+            return [f'results and events are not pushed, who waits looks every few seconds: give the user the channels '
+                    f'&{self.keys.prefix}* ({exc})']
 
     # -- producers ------------------------------------------------------------------------------------------
 
@@ -187,21 +166,21 @@ class RedisStorage(BaseStorage):
         return Fetched(_STANDINGS[standing], list(map(Delivery, itertools.repeat(consumer), answer[3::2], answer[4::2])),
                        None if due < 0 else due / 1000, listeners)
 
-    def settle(self, consumer: str, settlements: Sequence[Settlement], events: Sequence[bytes] = ()) -> list[bool]:
+    def settle(self, consumer: str, settlements: Sequence[Settlement], events: Sequence[bytes] = ()) -> list[bool | StorageError]:
         if events:
             self.publish(events)
         inflight = self.keys.inflight(consumer)
-        done: list[bool] = []
+        done: list[bool | StorageError] = []
         args: list[Any] = [self.keys.prefix]
         count = size = 0
         for settlement in settlements:
             size += self._add_settlement(args, settlement)
             count += 1
             if count >= MAX_SETTLEMENTS or size >= MAX_SETTLE_BYTES:
-                done += map(bool, self._script('settle', (inflight,), *args))
+                done += map(_ended, self._script('settle', (inflight,), *args))
                 args, count, size = [self.keys.prefix], 0, 0
         if count:
-            done += map(bool, self._script('settle', (inflight,), *args))
+            done += map(_ended, self._script('settle', (inflight,), *args))
         return done
 
     def _add_settlement(self, args: list[Any], settlement: Settlement) -> int:
@@ -264,7 +243,7 @@ class RedisStorage(BaseStorage):
     def wait_wake(self, queues: Sequence[str], timeout: float) -> bool:
         # Redis rounds 0 up to "for ever", and may be 100 ms late
         command = ('BZPOPMIN', *map(self.keys.wake, queues), f'{max(0.01, timeout):.3f}')
-        with self._waiting_line() as line:
+        with self._lines.waiting() as line:
             return _checked(line.call((command,), timeout + ANSWER_TIMEOUT)[0]) is not None
 
     # -- results --------------------------------------------------------------------------------------------
@@ -432,7 +411,7 @@ class RedisStorage(BaseStorage):
         pause = 0.05
         while True:
             try:
-                return [_checked(answer) for answer in self._line.call(commands)[:decisive]]
+                return [_checked(answer) for answer in self._lines.line().call(commands)[:decisive]]
             except StorageUnavailable as exc:
                 if (once and isinstance(exc, StorageOutcomeUnknown)) or time.monotonic() + pause > give_up:
                     raise
@@ -456,6 +435,11 @@ def _checked(answer: Any) -> Any:
     if isinstance(answer, hiredis.ReplyError):
         raise translated(str(answer))
     return answer
+
+
+def _ended(answer: int | bytes) -> bool | StorageError:
+    """How the end of one delivery went: an effect may have been refused."""
+    return bool(answer) if isinstance(answer, int) else translated(answer.decode('utf-8', 'replace'))
 
 
 def _ms(seconds: float | None) -> int:

@@ -93,11 +93,14 @@ local function bury(m, reason, now)
   end
 end
 
+-- Whoever listens to the channel gets the text. A user who may not publish is no reason for anything to fail.
+local function tell(channel, text) redis.pcall('PUBLISH', channel, text) end
+
 -- A result record is written, and those who wait for it are told. ttl in ms, 0 for ever.
 local function keep(id, record, ttl)
   local key = PREFIX .. 'result:' .. id
   if ttl > 0 then redis.call('SET', key, record, 'PX', ttl) else redis.call('SET', key, record) end
-  redis.call('PUBLISH', key, string.sub(record, 1, 1))
+  tell(key, string.sub(record, 1, 1))
 end
 
 -- The message with other deliveries and without the mark that is forgotten when it goes back.

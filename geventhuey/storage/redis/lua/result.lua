@@ -5,6 +5,6 @@ if not record then return false end
 local kind = string.sub(record, 1, 1)
 if kind == 'V' or kind == 'E' then
   redis.call('SET', KEYS[1], 'C', 'PX', ARGV[1])
-  redis.call('PUBLISH', KEYS[1], 'C')
+  redis.pcall('PUBLISH', KEYS[1], 'C')
 end
 return record
