@@ -48,7 +48,10 @@ def on_fork(forked: Callable[[], None]) -> None:
 
 def _tell_forked() -> None:
     for owner in list(_when_forked):
-        owner.forked()
+        try:
+            owner.forked()
+        except Exception:       # one that fails must not leave the others with what is the parent's
+            sys.excepthook(*sys.exc_info())
 
 
 os.register_at_fork(after_in_child=_tell_forked)

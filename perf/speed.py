@@ -27,15 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = build_parser().parse_args(args)
     logging.basicConfig(level=logging.ERROR)        # that the server goes away in the end is no news
     load = os.getloadavg()[0]
-    others = machine.Others()
     figures: list[Figure] = []
+    others: dict[str, float] = {}
     with RedisServer() as server:
         lab = Lab(server, flags.tasks, flags.workers, sys.stderr.isatty())
         for name in flags.questions or QUESTIONS:
+            watched = machine.Others()
             figures += QUESTIONS[name].measure(lab)
+            others[name] = watched.cores()
         head = {
             'machine': machine.describe(),
-            'load': f'{load:.1f} when it began; others used {others.cores():.2f} cores meanwhile',
+            'load': f'{load:.1f} when it began',
+            'others': 'cores used by other programs: ' + ', '.join(f'{cores:.2f} ({name})' for name, cores in others.items()),
             'versions': f'{machine.versions()}, Redis {lab.redis.info("server")["redis_version"]}',
             'command': shlex.join(['python', 'perf/speed.py', *args]),
         }

@@ -19,7 +19,7 @@ from geventhuey.cli.open_files import allow_open_files
 from geventhuey.clock import to_datetime
 from geventhuey.consumer.options import WORKER_GREENLET, Options
 from geventhuey.crontab import Crontab
-from geventhuey.exceptions import ConfigurationError, StorageRefused, StorageUnavailable
+from geventhuey.exceptions import ConfigurationError, StorageError, StorageUnavailable
 
 if TYPE_CHECKING:
     from geventhuey.api import Huey
@@ -31,6 +31,8 @@ EX_USAGE, EX_CONFIG = 2, 78
 EX_INTERRUPTED = 130
 #: Files that a consumer itself needs, generously.
 SPARE_FILES = 100
+#: Seconds that the first of several processes has to say what they all have found, before another one does.
+FIRST_SAYS = 5.0
 
 GROUPS = {
     'work': 'what runs tasks',
@@ -54,40 +56,44 @@ LOG_FORMAT = '[%(asctime)s] %(levelname)s:%(name)s:%(process)d:%(message)s'
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; answers its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
+    place = supervisor.take_place()
     parser = build_parser()
     flags = parser.parse_args(args)
     try:
         options = options_of(flags)
+        set_up_logging(flags)
     except ConfigurationError as exc:
         parser.error(str(exc))
-    set_up_logging(flags)
-    if supervisor.is_needed(options):
-        return supervisor.Supervisor(args, options).run()
     supervisor.die_with_parent()
+    if place.is_child:
+        options = supervisor.options_of_child(options)
+    elif supervisor.is_needed(options):
+        return supervisor.Supervisor(args, options).run()
     if options.worker_type == WORKER_GREENLET:
         patching.patch()
     try:
-        return consume(flags, options)
+        return consume(flags, options, place)
     except KeyboardInterrupt:       # while the application was imported: after that, signals are the consumer's
         return EX_INTERRUPTED
-
-
-def consume(flags: argparse.Namespace, options: Options) -> int:
-    """Runs the consumer in this process."""
-    try:
-        huey = load_huey(flags.huey)
-        if flags.url:
-            huey.use_url(flags.url)
-        if supervisor.is_child() and huey.storage.in_process:
-            raise ConfigurationError(f'{flags.huey} keeps its tasks in the memory of one process; several processes cannot share it')
-        consumer = huey.create_consumer(**dataclasses.asdict(options))
-        make_room_for_files(options.workers)
-        if not supervisor.is_child() or supervisor.is_first_child():
-            announce(flags.huey, huey, options)
-        return consumer.run()
-    except (ConfigurationError, StorageRefused) as exc:
+    except (ConfigurationError, StorageError) as exc:
+        if not place.is_first:      # the first one says the same, and all are stopped
+            time.sleep(FIRST_SAYS)
         print(f'geventhuey-consumer: {exc}', file=sys.stderr)
         return EX_CONFIG
+
+
+def consume(flags: argparse.Namespace, options: Options, place: supervisor.Place) -> int:
+    """Runs the consumer in this process. Raises ConfigurationError or StorageError when there is no point in trying."""
+    huey = load_huey(flags.huey)
+    if flags.url:
+        huey.use_url(flags.url)
+    if place.is_child and huey.storage.in_process:
+        raise ConfigurationError(f'{flags.huey} keeps its tasks in the memory of one process; several processes cannot share it')
+    consumer = huey.create_consumer(**dataclasses.asdict(options))
+    make_room_for_files(options.workers)
+    if place.is_first:
+        announce(flags.huey, huey, options, place.of)
+    return consumer.run()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -132,8 +138,11 @@ def options_of(flags: argparse.Namespace) -> Options:
 
 
 def set_up_logging(flags: argparse.Namespace) -> None:
-    """The log goes where the flags say."""
-    handler = logging.handlers.WatchedFileHandler(flags.logfile) if flags.logfile else logging.StreamHandler()
+    """The log goes where the flags say. Raises ConfigurationError when it cannot be written there."""
+    try:
+        handler = logging.handlers.WatchedFileHandler(flags.logfile) if flags.logfile else logging.StreamHandler()
+    except OSError as exc:
+        raise ConfigurationError(f'the log cannot be written to {flags.logfile}: {exc.strerror}') from exc
     logging.basicConfig(level=flags.level, format=LOG_FORMAT, handlers=[handler])
 
 
@@ -145,10 +154,9 @@ def make_room_for_files(workers: int) -> None:
                        workers, allowed)
 
 
-def announce(path: str, huey: Huey, options: Options) -> None:
-    """The log says what this consumer runs with. Raises StorageRefused when the storage does not let us in."""
+def announce(path: str, huey: Huey, options: Options, count: int) -> None:
+    """The log says what each of the consumers runs with. Raises StorageRefused when the storage does not let us in."""
     import gevent
-    count = int(os.environ.get(supervisor.COUNT_VARIABLE, '1'))
     logger.info('geventhuey %s, gevent %s: %s with %d %s%s, PID %d', geventhuey.__version__, gevent.__version__, path,
                 options.workers, options.worker_type + ('s' if options.workers > 1 else ''),
                 f' in each of {count} processes' if count > 1 else '', os.getpid())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
 import traceback
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from geventhuey.exceptions import ConfigurationError
@@ -37,12 +36,23 @@ def load_huey(path: str) -> Huey:
     raise ConfigurationError(f'{path} {what} (in {getattr(module, "__file__", module_name)}){hint}')
 
 
-def _import(module_name: str, path: str) -> object:
+def _import(module_name: str, path: str) -> ModuleType:
     try:
-        return importlib.import_module(module_name)
+        __import__(module_name)         # not importlib.import_module, whose frames would be in every traceback
+        return sys.modules[module_name]
     except ModuleNotFoundError as exc:
         if exc.name and (module_name == exc.name or module_name.startswith(exc.name + '.')):
             raise ConfigurationError(f'{path}: there is no module {exc.name!r}, neither in {os.getcwd()} nor on the path') from None
-        raise ConfigurationError(f'{path}: importing it failed:\n{traceback.format_exc()}') from exc
+        raise _failed(path, exc) from exc
     except (Exception, SystemExit) as exc:
-        raise ConfigurationError(f'{path}: importing it failed:\n{traceback.format_exc()}') from exc
+        raise _failed(path, exc) from exc
+
+
+def _failed(path: str, exc: BaseException) -> ConfigurationError:
+    """The error that says why the application could not be imported: at first in a line, then with the way there."""
+    trace = exc.__traceback__.tb_next if exc.__traceback__ else None        # without our own frame
+    *_, place = [None, *traceback.extract_tb(trace)]
+    where = f'{place.filename}, line {place.lineno}: ' if place else ''
+    what = ''.join(traceback.format_exception_only(type(exc), exc)).strip().splitlines()[-1]
+    way = ''.join(traceback.format_exception(type(exc), exc, trace)).rstrip()
+    return ConfigurationError(f'{path}: importing it failed: {where}{what}\n{way}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import select
@@ -10,14 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from geventhuey import native
-from geventhuey.consumer.options import WORKER_PROCESS, Options
+from geventhuey.consumer.options import WORKER_PROCESS, WORKER_THREAD, Options
 
 logger = logging.getLogger('geventhuey.supervisor')
 
-#: A child finds its number, how many there are, and the pipe whose end means that its supervisor is gone, in its environment.
-NUMBER_VARIABLE, COUNT_VARIABLE, PIPE_VARIABLE = 'GEVENTHUEY_CHILD', 'GEVENTHUEY_CHILDREN', 'GEVENTHUEY_PARENT_PIPE'
+#: A child finds its number and how many there are, and the pipe whose end means that its supervisor is gone, in its environment.
+PLACE_VARIABLE, PIPE_VARIABLE = 'GEVENTHUEY_CHILD', 'GEVENTHUEY_PARENT_PIPE'
 #: Seconds until a crashed child is started again: the first time and at most. One that lived longer than the longest begins anew.
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 #: Seconds that children have beyond their own shutdown timeout.
@@ -26,31 +28,53 @@ PATIENCE = 10.0
 HOPELESS = (2, 78)
 
 
-def is_needed(options: Options) -> bool:
-    """True in a process that is to start others."""
-    return not is_child() and (options.processes > 1 or options.worker_type == WORKER_PROCESS)
+class Place(NamedTuple):
+    """Which of how many children a process is: 0 of 0 when it is none."""
+
+    number: int
+    of: int
+
+    @property
+    def is_child(self) -> bool:
+        """True in a process that a supervisor has started."""
+        return self.number > 0
+
+    @property
+    def is_first(self) -> bool:
+        """True in the one that speaks for all."""
+        return self.number <= 1
 
 
-def is_child() -> bool:
-    """True in a process that a supervisor has started."""
-    return NUMBER_VARIABLE in os.environ
-
-
-def is_first_child() -> bool:
-    """True in the one that speaks for all."""
-    return os.environ.get(NUMBER_VARIABLE) == '1'
+def take_place() -> Place:
+    """The place of this process; to be asked once, because the processes that it starts itself are not to inherit it."""
+    number, _, of = os.environ.pop(PLACE_VARIABLE, '0/0').partition('/')
+    return Place(int(number), int(of))
 
 
 def die_with_parent() -> None:
-    """This process gets a SIGTERM when its supervisor is gone, however that went."""
-    pipe = os.environ.get(PIPE_VARIABLE)
-    if pipe is None:
+    """This process gets a SIGTERM when the one that holds the other end of its pipe is gone, however that went; if it has a pipe."""
+    said = os.environ.pop(PIPE_VARIABLE, None)
+    if said is None:
         return
+    pipe = int(said)
+    os.set_inheritable(pipe, False)
 
     def wait() -> None:
-        os.read(int(pipe), 1)
+        os.read(pipe, 1)
         os.kill(os.getpid(), signal.SIGTERM)
     native.start_thread(wait)
+
+
+def is_needed(options: Options) -> bool:
+    """True when this takes several processes, or another one."""
+    return options.processes > 1 or options.worker_type == WORKER_PROCESS
+
+
+def options_of_child(options: Options) -> Options:
+    """What each of the children is told."""
+    if options.worker_type == WORKER_PROCESS:
+        return dataclasses.replace(options, worker_type=WORKER_THREAD, workers=1)
+    return dataclasses.replace(options, processes=1)
 
 
 class _Child:
@@ -67,13 +91,12 @@ class _Child:
 class Supervisor:
     """Starts children, starts crashed ones again, and passes signals on.
 
-    :param args: the command line, which the children get with one process each.
+    :param args: the command line, which the children get, too.
     """
 
     def __init__(self, args: Sequence[str], options: Options) -> None:
         count = options.workers if options.worker_type == WORKER_PROCESS else options.processes
-        own = ['-k', 'thread', '-w', '1'] if options.worker_type == WORKER_PROCESS else []
-        self._command = [sys.executable, '-m', 'geventhuey.cli.consumer', *args, '-p', '1', *own]
+        self._command = [sys.executable, '-m', 'geventhuey.cli.consumer', *args]
         self._children = [_Child(number + 1) for number in range(count)]
         self._timeout = options.shutdown_timeout
         self._signals = 0
@@ -139,15 +162,16 @@ class Supervisor:
             self._deadline = now + self._timeout + PATIENCE
             self._pass_on(signal.SIGTERM)
             return code
-        child.pause = FIRST_PAUSE if now - child.started > LONGEST_PAUSE else min(LONGEST_PAUSE, child.pause * 2)
+        if now - child.started > LONGEST_PAUSE:
+            child.pause = FIRST_PAUSE
         child.start_at = now + child.pause
         logger.error('process %d ended with %s, it is started again in %.1f s', child.number,
-                     f'code {code}' if code >= 0 else signal.Signals(-code).name, child.pause)
+                     f'code {code}' if code >= 0 else _signal_name(-code), child.pause)
+        child.pause = min(LONGEST_PAUSE, child.pause * 2)
         return 0
 
     def _start(self, child: _Child) -> None:
-        environment = {**os.environ, NUMBER_VARIABLE: str(child.number), COUNT_VARIABLE: str(len(self._children)),
-                       PIPE_VARIABLE: str(self._pipe[0])}
+        environment = {**os.environ, PLACE_VARIABLE: f'{child.number}/{len(self._children)}', PIPE_VARIABLE: str(self._pipe[0])}
         # a session of its own: Ctrl+C on the terminal reaches the children through us only
         child.process = subprocess.Popen(self._command, env=environment, pass_fds=(self._pipe[0],), start_new_session=True)
         child.started = time.monotonic()
@@ -156,3 +180,10 @@ class Supervisor:
         """Seconds until something is due without a signal."""
         due = [child.start_at for child in self._children if child.process is None and not self._is_stopping()]
         return max(0.01, min([*due, self._deadline, time.monotonic() + 60]) - time.monotonic())
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:          # a real-time signal
+        return f'signal {number}'

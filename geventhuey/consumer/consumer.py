@@ -71,8 +71,8 @@ class Consumer:
                           'gevent.monkey.patch_all() first of all, or use worker_type="thread"', RuntimeWarning, stacklevel=2)
         try:
             self.huey.storage.check()
-        except StorageUnavailable as exc:
-            logger.error('%s (it is waited for)', exc)
+        except StorageUnavailable:
+            pass            # it is waited for, and the parts say so
         host = _InHub() if patched else _InThread()
         self._engine = host.start(lambda: Engine(self.huey, self.options, self._tick))
         self._host = host
@@ -191,14 +191,20 @@ class _Host:
         raise NotImplementedError
 
     def _stop(self, engine: Engine, timeout: float) -> None:
-        """In a greenlet that no task runs in: the engine has stopped, and those who wait for it know."""
+        """The engine has stopped. Called in a greenlet that no task runs in."""
         try:
             engine.stop(timeout)
         except BaseException:
             logger.exception('the consumer failed while it stopped')
+
+    def _end(self) -> None:
+        """Those who wait for the stop go on."""
         self._ended = True
         for waiting in self._waiting:
-            waiting.wake()
+            try:
+                waiting.wake()
+            except Exception:       # a task that was interrupted here, in the hub that is gone
+                pass
 
 
 class _InHub(_Host):
@@ -211,7 +217,7 @@ class _InHub(_Host):
         return self._engine
 
     def _begin_stop(self, timeout: float) -> None:
-        gevent.spawn(self._stop, self._engine, timeout)
+        gevent.spawn(self._stop, self._engine, timeout).link(lambda _: self._end())
 
 
 class _InThread(_Host):
@@ -249,3 +255,4 @@ class _InThread(_Host):
             self._told.wait()
             self._stop(self._engine, self._timeout)
         close_hub()
+        self._end()

@@ -34,6 +34,8 @@ logger = logging.getLogger('geventhuey.consumer')
 
 #: Seconds that interrupted tasks have for their ``finally`` blocks, and that the last outcomes have to reach the storage.
 CLEANUP, LAST_SETTLE = 1.0, 2.0
+#: Seconds that the native threads have to end.
+LAST_THREADS = 2.0
 #: Outcomes that may be unsettled before no more is fetched, at least.
 BACKLOG = 1000
 
@@ -144,6 +146,8 @@ class Engine:
         self._reporter.stop()
         for session in self._sessions:
             session.close()
+        # a thread that has used greenlets and ends while the interpreter does can crash it
+        _wait(lambda: self.heartbeat.has_ended and self._reporter.has_ended and self.pool.has_ended(), time.monotonic() + LAST_THREADS)
 
     def _release(self) -> None:
         """What is still held in the storage is back at the head of its queue."""

@@ -126,9 +126,12 @@ class Reporter:
 
     def __init__(self) -> None:
         self._posts: _queue.SimpleQueue[object] = _queue.SimpleQueue()
+        #: True when its thread is over, or as good as that.
+        self.has_ended = True
 
     def start(self) -> None:
         """It waits for posts."""
+        self.has_ended = False
         native.start_thread(self._run)
 
     def post(self, news: object) -> None:
@@ -146,6 +149,7 @@ class Reporter:
                 break
             logger.warning('%s', news)
         close_hub()
+        self.has_ended = True
 
 
 class Heartbeat:
@@ -167,9 +171,12 @@ class Heartbeat:
         self._deadline: tuple[float, Callable[[], None]] | None = None
         #: Messages in flight at the last beat, and when that was (monotonic).
         self.held: tuple[int, float] = (0, 0.0)
+        #: True when its thread is over, or as good as that.
+        self.has_ended = True
 
     def start(self) -> None:
         """It beats, in a native thread."""
+        self.has_ended = False
         native.start_thread(self._run)
 
     def stop(self) -> None:
@@ -202,6 +209,7 @@ class Heartbeat:
             self._wakeup.wait(max(0.01, min(BLOCKED, pause)))
         session.close()
         close_hub()
+        self.has_ended = True
 
     def _beat(self, session: BaseStorage) -> None:
         try:

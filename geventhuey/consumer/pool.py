@@ -113,6 +113,10 @@ class GreenPool:
         for worker in list(self._running):
             self._hub.loop.run_callback(worker.throw, exc)
 
+    def has_ended(self) -> bool:
+        """True: it has no threads."""
+        return True
+
     def close(self) -> None:
         """Parked greenlets end; those that still run do so when their task is over."""
         self._closed = True
@@ -123,9 +127,10 @@ class GreenPool:
     def abandon(self) -> None:
         """In a forked child: of all that runs, only the greenlet that forked goes on."""
         self._closed = True
+        self._executor.interrupting = over = TaskInterrupted('this task runs on in the parent of this process')
         for worker in [*self._running, *self._parked]:
             if worker is not getcurrent():
-                gevent.kill(worker, block=False)
+                worker.kill(over if worker.gr_frame is not None else GreenletExit, block=False)
 
 
 class _Probe(greenlet):     # type: ignore[misc]
@@ -154,6 +159,7 @@ class ThreadPool:
         self._announce = announce
         self._work_queue: _queue.SimpleQueue[Delivery | None] = _queue.SimpleQueue()
         self._threads = 0
+        self._ended_threads: list[int] = []
         self._running: dict[tuple[str, int], Delivery] = {}
         self._returned: deque[Outcome | bytes] = deque()
         self._news = gevent.get_hub().loop.async_()
@@ -182,6 +188,7 @@ class ThreadPool:
                 break
             self._return(self._executor.execute(delivery, self._return))
         close_hub()
+        self._ended_threads.append(native.thread_id())
 
     def _return(self, news: Outcome | bytes) -> None:
         self._returned.append(news)
@@ -205,6 +212,10 @@ class ThreadPool:
 
     def abandon(self) -> None:
         """Nothing: a forked child has no other thread."""
+
+    def has_ended(self) -> bool:
+        """True when no threads are left but those that still run a task."""
+        return self._threads - len(self._ended_threads) <= len(self._running)
 
     def close(self) -> None:
         """Threads end when their task is over."""

@@ -98,11 +98,6 @@ def test_a_native_thread_of_a_patched_process_waits_too(run):
     ''') == '[0, 1, 2, 3, 4] True'
 
 
-#: The connection of a native thread that has ended is handed to the next thread with its number, and fails there.
-connections_outlive_their_threads = pytest.mark.xfail(reason='connections outlive their threads')
-
-
-@connections_outlive_their_threads
 def test_native_threads_of_a_patched_process_come_and_go(run):
     assert run(PATCHED, '''
     start, counts = monkey.get_original('_thread', 'start_new_thread'), []
@@ -123,7 +118,6 @@ def test_native_threads_of_a_patched_process_come_and_go(run):
     ''') == '[1, 2, 3, 4, 5, 6]'
 
 
-@connections_outlive_their_threads
 def test_the_first_waiter_of_a_patched_process_may_be_a_native_thread_that_ends(run):
     assert run(PATCHED, '''
     pool = gevent.get_hub().threadpool

@@ -28,7 +28,7 @@ from geventhuey.exceptions import (
 )
 from geventhuey.message import AT_MOST_ONCE, WANTS_RESULT
 from geventhuey.storage import base
-from geventhuey.storage.base import Bury, Enqueue, Keep, NoteError, Publish, Reaped, Schedule, Standing, task_field
+from geventhuey.storage.base import Bury, Enqueue, Keep, NoteError, Publish, Reaped, Schedule, Settlement, Standing, task_field
 from geventhuey.storage.redis import RedisStorage
 from geventhuey.storage.redis.connection import IDLE, Address, SharedLink, translated
 from geventhuey.testing.redis_server import RedisServer
@@ -105,7 +105,7 @@ def test_a_part_of_an_engine_is_told_at_once_that_redis_is_away(own_kit, server)
     server.kill()
     began = time.monotonic()
     with pytest.raises(StorageUnavailable):
-        session.settle('consumer', [base.Settlement(1)])
+        session.settle('consumer', [Settlement(1)])
     assert time.monotonic() - began < 0.3
 
 
@@ -251,6 +251,20 @@ def test_scripts_that_the_server_has_forgotten_are_sent_again(redis_kit):
     finally:
         stopped.set()
     forgetting.result(BOUND)
+
+
+def test_an_effect_that_is_refused_leaves_its_delivery_in_flight(redis_kit):
+    storage = redis_kit.storage
+    storage.enqueue(messages('a b'))
+    consumer = Consumer(storage)
+    a, b = consumer.fetch()
+    redis_kit.raw.set(storage.keys.errors, 'no list')
+    refused, ended = storage.settle('consumer', [Settlement(a.tag, (NoteError(b'entry'),)), Settlement(b.tag)])
+    assert isinstance(refused, StorageError) and ended is True
+    assert storage.held('consumer') == [a.tag]
+    redis_kit.raw.delete(storage.keys.errors)
+    assert consumer.settle(a, effects=[NoteError(b'entry')]) == [True]
+    assert storage.errors() == [b'entry']
 
 
 # -- one connection, many callers -------------------------------------------------------------------------------
@@ -565,6 +579,17 @@ def test_a_server_that_will_not_say_what_it_is_may_be_used(own_kit, server):
     server.command('ACL', 'SETUSER', 'quiet', 'on', '>word', '~*', '&*', '+@all', '-info')
     storage = RedisStorage(own_kit.name, own_kit.url.replace('//', '//quiet:word@'))
     assert storage.check() == ('Redis (INFO not permitted)', [])
+    storage.close()
+
+
+def test_who_may_not_publish_is_warned_and_served(own_kit, server):
+    server.command('ACL', 'SETUSER', 'mute', 'on', '>word', '~*', 'resetchannels', '+@all')
+    storage = RedisStorage(own_kit.name, own_kit.url.replace('//', '//mute:word@'))
+    assert 'results and events are not pushed' in storage.check()[1][-1]
+    storage.enqueue(messages('a'))
+    consumer = Consumer(storage)
+    assert consumer.settle(*consumer.fetch(), effects=[Keep('a', b'Vvalue', None), Publish(b'{}')]) == [True]
+    assert storage.result('a', preserve=False) == b'Vvalue'
     storage.close()
 
 

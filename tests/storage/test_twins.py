@@ -30,16 +30,19 @@ from tests.storage.kit import FAR, PAST, Kit, MemoryKit, message
 # -- what verbs are called with ---------------------------------------------------------------------------------
 
 consumers = st.sampled_from(['c1', 'c2'])
-requests = st.integers(0, 4)
-tags = st.builds(lambda request, number: request * base.TAGS_PER_REQUEST + number, st.integers(1, 4), st.integers(1, 3))
+requests = st.integers(0, 3)
+#: A fetch's request, counted from the last one: mostly the next.
+ahead = st.sampled_from([1, 1, 1, 1, 2, 0, -1])
+#: Which of what is in flight; a tag that is not when there are fewer.
+places = st.integers(0, 3)
 task_ids = st.sampled_from(['a', 'b', 'ü'])
 names = st.sampled_from(['app.one', 'app.two'])
 queues = st.sampled_from(['p', 'q'])
-priorities = st.sampled_from([0, 0, 5, 1, -1])
-limits = st.dictionaries(queues, st.integers(0, 3))
+priorities = st.sampled_from([0, 0, 0, 5, 1, -1, -1])
+limits = st.dictionaries(queues, st.integers(0, 3), min_size=1)
 records = st.sampled_from([b'Vvalue', b'Eerror', b'N', b'Llost'])
 ttls = st.sampled_from([None, 1e6])
-instants = st.builds(lambda far, seconds: (FAR if far else PAST) + seconds, st.booleans(), st.integers(0, 9))
+instants = st.builds(lambda start, seconds: start + seconds, st.sampled_from([PAST, PAST, FAR]), st.integers(0, 9))
 some_messages = st.builds(message, task_ids, queues, priorities, st.sampled_from([0, WANTS_RESULT, AT_MOST_ONCE | WANTS_RESULT]), names)
 fields = st.builds(task_field, task_ids) | st.builds(name_field, names)
 revocations = st.builds(Revocation, st.none() | instants, st.booleans())
@@ -48,7 +51,7 @@ effects = st.one_of(
     st.builds(Keep, task_ids, records, ttls), st.builds(Enqueue, raws), st.builds(Schedule, raws, st.sampled_from([0.0, 1e6])),
     st.builds(Bury, raws, task_ids, st.sampled_from(['why', 'because'])), st.builds(NoteError, st.binary(max_size=3)),
     st.builds(Publish, st.just(b'{}')))
-settlements = st.builds(Settlement, tags, st.lists(effects, max_size=3).map(tuple))
+settlements = st.builds(Settlement, places, st.lists(effects, max_size=3).map(tuple))
 junk = st.binary(max_size=40) | st.builds(lambda raw, at, byte: raw[:at] + byte + raw[at + 1:], raws, st.integers(0, 30),
                                           st.binary(min_size=1, max_size=1))
 few = st.integers(0, 3)
@@ -62,9 +65,9 @@ VERBS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     'introduce': (st.lists(names, max_size=2), few),
     'register': (consumers, requests, st.sampled_from([b'', b'info'])),
     'beat': (consumers,),
-    'fetch': (consumers, requests, limits, few),
+    'fetch': (consumers, ahead, limits, few),
     'settle': (consumers, st.lists(settlements, max_size=3)),
-    'recall': (consumers, st.lists(tags, unique=True)),
+    'recall': (consumers, st.lists(places, unique=True)),
     'reap': (consumers, st.sampled_from(['now', 'seen', 'never']), st.integers(1, 3), few, ttls),
     'release': (consumers, few),
     'adopt': (consumers,),
@@ -95,6 +98,8 @@ BEGINNING: list[tuple[Any, ...]] = [
     ('register', 'c1', 0, b'info'),
     ('enqueue', [message('a', 'p'), message('b', 'q', 5, WANTS_RESULT), message('c', 'p', 0, AT_MOST_ONCE | WANTS_RESULT)]),
     ('fetch', 'c1', 1, {'p': 3, 'q': 3}, 3),
+    ('enqueue', [message('a', 'q', -1), message('b', 'p', -1), message('c', 'q')]),
+    ('revoke', name_field('app.task'), Revocation(None, True), None),
 ]
 
 
@@ -120,7 +125,7 @@ class Twin:
         if verb in ('register', 'beat'):
             self._look(verb, args[0], before)
         call = getattr(self.storage, verb, None) or getattr(self.kit, verb)
-        answer = call(*args)
+        answer = call(*getattr(self, '_for_' + verb, lambda *args: args)(*args))
         if verb == 'beat':
             self._wait_for_another(args[0], before)
         return getattr(self, '_' + verb, lambda answer: answer)(answer)
@@ -137,6 +142,20 @@ class Twin:
         while self.storage.consumers().get(consumer, 'x') == before.get(consumer) != 'x':
             assert time.monotonic() < deadline, 'a beat does not show'
             self.storage.beat(consumer)
+
+    def _for_fetch(self, consumer: str, ahead: int, *others: Any) -> Any:
+        last = self.storage.consumers().get(consumer, '').rpartition(':')[2]
+        return consumer, max(0, int(last) + ahead) if last.isdigit() else 1, *others
+
+    def _for_settle(self, consumer: str, settlements: list[Settlement]) -> Any:
+        return consumer, [each._replace(tag=self._tag(consumer, each.tag)) for each in settlements]
+
+    def _for_recall(self, consumer: str, places: list[int]) -> Any:
+        return consumer, [self._tag(consumer, place) for place in places]
+
+    def _tag(self, consumer: str, place: int) -> int:
+        held = sorted(self.storage.held(consumer))
+        return held[place] if place < len(held) else base.TAGS_PER_REQUEST + place
 
     def _beat(self, beat: base.Beat) -> Any:
         return beat.standing, beat.held

@@ -49,7 +49,7 @@ class ResultListener:
         carrier = self._carrier
         self._reset()
         if carrier is not None:
-            carrier.close()
+            carrier.abandon()
 
     def close(self) -> None:
         """The connection is closed; the next one who waits opens a new one."""
@@ -138,8 +138,8 @@ class _Carrier:
         if link is not None:
             link.shut_down()
 
-    def close(self) -> None:
-        """The file is closed here; other processes that have it are not disturbed."""
+    def abandon(self) -> None:
+        """In a forked child: nobody reads here, and the file is closed; the parent, which has it too, is not disturbed."""
         link = self._link
         if link is not None:
             link.close()
@@ -241,6 +241,7 @@ class _HubCarrier(_Carrier):
         self._news = Event()
         self._hub: Any = None
         self._reader: Any = None
+        self._sender: Any = None
         self._thread = 0
 
     def start(self) -> None:
@@ -260,8 +261,14 @@ class _HubCarrier(_Carrier):
         import gevent
         self._hub, self._thread = gevent.get_hub(), native.thread_id()
         self._reader = gevent.spawn(self.listen)
-        sender = gevent.spawn(self._send)
-        self._reader.link(lambda reader: sender.kill(block=False))
+        self._sender = gevent.spawn(self._send)
+        self._reader.link(lambda reader: self._sender.kill(block=False))
+
+    def abandon(self) -> None:
+        super().abandon()
+        if self._reader is not None and native.thread_id() == self._thread:
+            self._reader.kill(block=False)
+            self._sender.kill(block=False)
 
     def _send(self) -> None:
         while True:
