@@ -167,13 +167,12 @@ class Executor:
 
     def _retry(self, message: Message, task: QueueTask, text: str) -> list[Effect]:
         """The task once more, with one retry less: at once, or when its delay is over."""
-        said = repr(task)
         task.retries -= 1
         task.eta = self._clock.now() + task.retry_delay if task.retry_delay else None
         task.flags = flags = message.flags & ~REVOKED
         raw = self._registry.message(task, flags)._replace(created=message.created).encode()
-        _say(logging.WARNING, '%s failed and is tried again%s: %s', said,
-             f' in {task.retry_delay:g} s' if task.retry_delay else '', text)
+        _say(logging.WARNING, '%s %s failed (%s); it is tried again %s, retries left: %d', message.name, message.id, text,
+             f'in {task.retry_delay:g} s' if task.retry_delay else 'at once', task.retries)
         effects: list[Effect] = [Schedule(raw, task.retry_delay) if task.retry_delay else Enqueue(raw)]
         if self._listening():
             effects.append(Publish(events.event(events.EVENT_RETRYING, task)))

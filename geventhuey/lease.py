@@ -126,8 +126,11 @@ class HandLease:
         if lease is not None and self._stopped is not None and self._pid == os.getpid():
             atexit.unregister(self.close)
             self._stopped.wake()
-            while not self._storage.release(lease.consumer, 200).done:
-                pass
+            try:
+                while not self._storage.release(lease.consumer, 200).done:
+                    pass
+            except StorageError as exc:
+                logger.error('what was taken by hand could not be given back, a consumer will find it: %s', exc)
 
 
 def beater(storage: BaseStorage, lease: Lease, stopped: ThreadWaiter) -> Callable[[], None]:

@@ -132,7 +132,14 @@ class TaskResultWrapper:
                 if record is not None:
                     return record
                 if left is not None and left <= 0:
-                    raise DataStoreTimeout(f'no result of {self.task_id} within {timeout:g} s')
+                    raise DataStoreTimeout(f'no result of {self.task_id} within {timeout:g} s{self._why()}')
+
+    def _why(self) -> str:
+        """A reason that is easily overlooked, when there is one."""
+        try:
+            return '' if self.huey.storage.consumers() else f': no consumer of {self.huey.storage.name!r} is running'
+        except StorageError:
+            return ''
 
     def _read(self, record: bytes, blocking: bool) -> Any:
         kind, rest = record[:1], record[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import inspect
 import uuid
 from collections.abc import Callable, Iterator
@@ -209,7 +210,9 @@ class TaskRegistry:
         """The task that a message is. Raises QueueException for a name that nobody registered, SerializationError for its payload."""
         cls = self._classes.get(message.name)
         if cls is None:
-            raise QueueException(f'{message.name} not found in TaskRegistry')
+            near = difflib.get_close_matches(message.name, self._classes, 3, 0.5)
+            raise QueueException(f'{message.name} not found in TaskRegistry: is its module imported by the one with the application?'
+                                 + (f' There is {", ".join(near)}' if near else ''))
         content = self._serializer.loads(message.payload)
         try:
             data, settings = content

@@ -32,8 +32,11 @@ def load_huey(path: str) -> Huey:
         return found
     others = [other for other, value in vars(module).items() if isinstance(value, Huey)]
     hint = f'; there is {", ".join(f"{module_name}.{other}" for other in others)}' if others else ''
+    if getattr(module, '__file__', None) is None:
+        raise ConfigurationError(f'{path}: {module_name} is a folder without __init__.py ({list(module.__path__)[0]}); '
+                                 f'is {os.getcwd()} the right place to start from?')
     what = f'is no Huey but {type(found).__name__}' if hasattr(module, name) else 'does not exist'
-    raise ConfigurationError(f'{path} {what} (in {getattr(module, "__file__", module_name)}){hint}')
+    raise ConfigurationError(f'{path} {what} (in {module.__file__}){hint}')
 
 
 def _import(module_name: str, path: str) -> ModuleType:

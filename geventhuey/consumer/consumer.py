@@ -137,8 +137,10 @@ class Consumer:
             gevent.get_hub().SYSTEM_ERROR = ()
         self.start()
         self._exit_in_time()
+        logger.info('waiting for tasks')
         stop.wait(None)
-        logger.info('shutting down')
+        logger.info('shutting down: running tasks have %g s; a second signal does not wait for them, a third one exits at once',
+                    self.options.shutdown_timeout)
         begun = time.monotonic()
         self.stop(0.0 if self._signals > 1 else None)
         logger.info('stopped, after %.1f s', time.monotonic() - begun)

@@ -131,7 +131,7 @@ class Engine:
         self.fetcher.stop()
         running = len(self.pool.running())
         if running:
-            logger.info('waiting up to %g s for %d tasks to end', timeout, running)
+            logger.info('tasks that still run: %d', running)
         _wait(lambda: not self.pool.running() or self._interrupted.is_set(), deadline)
         if self.pool.running():
             self.executor.interrupting = TaskInterrupted('the consumer shuts down; the task will be run again')
@@ -159,9 +159,10 @@ class Engine:
                 if step.done:
                     break
         except StorageError as exc:
-            logger.error('what had not ended could not be given back, another consumer will find it: %s', exc)
+            if self.known():
+                logger.error('what had not ended could not be given back, another consumer will find it: %s', exc)
         if released:
-            logger.info('%d tasks that had not ended are back at the head of the queue', released)
+            logger.info('tasks that had not ended and are back at the head of the queue: %d', released)
 
     def exit_at(self, seconds: float) -> None:
         """If the process still lives in so many seconds, because its hub is blocked, its tasks are given back and it ends."""

@@ -59,6 +59,13 @@ class Address:
     @classmethod
     def of(cls, url: str | None, connection_pool: Any, params: Mapping[str, Any]) -> Address:
         """The address that one of the three gives. Raises ConfigurationError when more than one does, or it is not understood."""
+        unknown = [key for key in params if key not in (*_ADDRESS, 'ssl', 'unix_socket_path') and not key.startswith('ssl_')]
+        if unknown:
+            raise ConfigurationError(f'{", ".join(unknown)}: not understood; a Redis connection takes '
+                                     f'{", ".join(_ADDRESS)}, ssl, ssl_..., unix_socket_path')
+        for number in ('port', 'db'):
+            if not str(params.get(number, 0)).isdigit():
+                raise ConfigurationError(f'{number}={params[number]!r} is not a number')
         given = [name for name, value in (('url', url), ('connection_pool', connection_pool), (', '.join(params), params)) if value]
         if len(given) > 1:
             raise ConfigurationError(f'the connection is over-determined by {" and ".join(given)}: '
@@ -86,10 +93,6 @@ class Address:
             kind = SSLConnection
         if 'unix_socket_path' in params:
             kind, params['path'] = UnixDomainSocketConnection, params.pop('unix_socket_path')
-        unknown = [key for key in params if key not in _ADDRESS and not key.startswith('ssl_')]
-        if unknown:
-            raise ConfigurationError(f'{", ".join(unknown)}: not understood; a Redis connection takes '
-                                     f'{", ".join(_ADDRESS)}, ssl, ssl_..., unix_socket_path')
         return cls(kind, params)
 
     def __str__(self) -> str:

@@ -47,7 +47,7 @@ def cycles():
     for _ in range(12):
         cycle()
     deadline = time.monotonic() + 15
-    while time.monotonic() < deadline and any(count > before[kind] for kind, count in census().items()):
+    while time.monotonic() < deadline and any(count > before[kind] + 3 for kind, count in census().items()):
         time.sleep(0.1)
     return {'before': before, 'after': census()}
 
