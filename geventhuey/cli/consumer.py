@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:       # while the application was imported: after that, signals are the consumer's
         return EX_INTERRUPTED
     except (ConfigurationError, StorageError) as exc:
-        if not place.is_first:      # the first one says the same, and all are stopped
+        if not place.is_first:      # the first one says the same, and then all are stopped
             time.sleep(FIRST_SAYS)
         print(f'geventhuey-consumer: {exc}', file=sys.stderr)
         return EX_CONFIG

@@ -32,11 +32,12 @@ def load_huey(path: str) -> Huey:
         return found
     others = [other for other, value in vars(module).items() if isinstance(value, Huey)]
     hint = f'; there is {", ".join(f"{module_name}.{other}" for other in others)}' if others else ''
-    if getattr(module, '__file__', None) is None:
-        raise ConfigurationError(f'{path}: {module_name} is a folder without __init__.py ({list(module.__path__)[0]}); '
+    file = getattr(module, '__file__', None)
+    if file is None and hasattr(module, '__path__'):
+        raise ConfigurationError(f'{path}: {module_name} is a folder without __init__.py ({next(iter(module.__path__))}); '
                                  f'is {os.getcwd()} the right place to start from?')
     what = f'is no Huey but {type(found).__name__}' if hasattr(module, name) else 'does not exist'
-    raise ConfigurationError(f'{path} {what} (in {module.__file__}){hint}')
+    raise ConfigurationError(f'{path} {what} (in {file or "Python itself"}){hint}')
 
 
 def _import(module_name: str, path: str) -> ModuleType:
@@ -54,8 +55,14 @@ def _import(module_name: str, path: str) -> ModuleType:
 def _failed(path: str, exc: BaseException) -> ConfigurationError:
     """The error that says why the application could not be imported: at first in a line, then with the way there."""
     trace = exc.__traceback__.tb_next if exc.__traceback__ else None        # without our own frame
-    *_, place = [None, *traceback.extract_tb(trace)]
-    where = f'{place.filename}, line {place.lineno}: ' if place else ''
-    what = ''.join(traceback.format_exception_only(type(exc), exc)).strip().splitlines()[-1]
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(trace)]
+    what = str(exc)
+    if isinstance(exc, SyntaxError):
+        places.append((exc.filename or '', exc.lineno))
+        what = exc.msg
+    # the innermost line of the application's own, if there is one
+    places = [place for place in places if place[0].startswith(os.getcwd() + os.sep)] or places
+    where = f'{places[-1][0]}, line {places[-1][1]}: ' if places else ''
+    what = f'{type(exc).__name__}: {what}'.splitlines()[0]
     way = ''.join(traceback.format_exception(type(exc), exc, trace)).rstrip()
     return ConfigurationError(f'{path}: importing it failed: {where}{what}\n{way}')

@@ -175,6 +175,8 @@ class Supervisor:
         # a session of its own: Ctrl+C on the terminal reaches the children through us only
         child.process = subprocess.Popen(self._command, env=environment, pass_fds=(self._pipe[0],), start_new_session=True)
         child.started = time.monotonic()
+        if self._is_stopping():             # a signal came before the child was there to be told
+            child.process.send_signal(signal.SIGTERM)
 
     def _until_next(self) -> float:
         """Seconds until something is due without a signal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import os
@@ -20,7 +21,7 @@ from geventhuey.consumer.component import close_hub
 from geventhuey.consumer.engine import CLEANUP, LAST_SETTLE, Engine
 from geventhuey.consumer.options import WORKER_GREENLET, WORKER_PROCESS, Options
 from geventhuey.consumer.scheduler import TICK
-from geventhuey.exceptions import ConfigurationError, StorageUnavailable
+from geventhuey.exceptions import ConfigurationError, StorageError, StorageUnavailable
 from geventhuey.waiter import ThreadWaiter, Waiter, waiter
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Consumer:
         host = _InHub() if patched else _InThread()
         self._engine = host.start(lambda: Engine(self.huey, self.options, self._tick))
         self._host = host
+        atexit.register(self.stop, 0.0)     # native threads that outlive the interpreter crash it
         return self
 
     def stop(self, timeout: float | None = None) -> None:
@@ -89,6 +91,7 @@ class Consumer:
             host.stop(self.options.shutdown_timeout if timeout is None else timeout)
             if self._host is host:
                 self._host = None
+                atexit.unregister(self.stop)
 
     def interrupt(self) -> None:
         """A ``stop`` that is under way does not wait for running tasks any longer."""
@@ -135,7 +138,14 @@ class Consumer:
         if native.is_patched():
             # what a greenlet that a task left behind raises is not for us, not even SystemExit
             gevent.get_hub().SYSTEM_ERROR = ()
-        self.start()
+        try:
+            self.start()
+        except (ConfigurationError, StorageError):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            if self._signals:       # told to stop meanwhile
+                return 0
+            raise
         self._exit_in_time()
         logger.info('waiting for tasks')
         stop.wait(None)

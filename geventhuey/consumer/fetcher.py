@@ -42,6 +42,7 @@ class Fetcher(Component):
         self._news = Event()            # there may be something to fetch
         self._hungry = Event()          # it could take something
         self._at_most = MAX_FETCH
+        self._is_due_soon = False
         self._ear: Any = None
         #: How many listen to the events, as the last fetch said.
         self.listeners = 0
@@ -84,6 +85,7 @@ class Fetcher(Component):
         self._hungry.set()
         fetched = self._lease.fetch(self._storage, self._limits, wanted)
         self.listeners = fetched.listeners
+        self._is_due_soon = fetched.next_due is not None and fetched.next_due < LONGEST_WAIT
         size = 0
         for delivery in fetched.deliveries:
             size += len(delivery.message)
@@ -103,8 +105,9 @@ class Fetcher(Component):
 
     def _wait_for_room(self) -> None:
         self._hungry.clear()
-        if self._news.is_set():         # somebody else may have the time for it
+        if self._news.is_set() or self._is_due_soon:        # somebody else may have the time for it
             self._news.clear()
+            self._is_due_soon = False
             self._storage.wake(self._queues)
         self._room.clear()
         if self._pool.free() <= 0 or self._backlog():

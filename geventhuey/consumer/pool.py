@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _queue
+import logging
+import os
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from geventhuey.consumer.component import close_hub
 from geventhuey.exceptions import TaskInterrupted
 from geventhuey.executor import Executor, Outcome
 from geventhuey.storage.base import Delivery
+
+logger = logging.getLogger('geventhuey.consumer')
 
 Ended = Callable[[Outcome], None]
 Announce = Callable[[bytes], None]
@@ -70,6 +74,8 @@ class GreenPool:
         """
         while self._parked:
             worker = self._parked.pop()
+            if worker.dead:
+                continue
             if sys.getrefcount(worker) <= self._references:
                 return worker
             self._hub.loop.run_callback(worker.switch, _END)
@@ -98,7 +104,7 @@ class GreenPool:
                 woken: Delivery | None = self._hub.switch()
                 if woken is _END:
                     break
-                if woken is not None:
+                if isinstance(woken, Delivery):     # and not what a task has left behind
                     return woken
             except GreenletExit:
                 if getcurrent() in self._parked:
@@ -160,6 +166,7 @@ class ThreadPool:
         self._work_queue: _queue.SimpleQueue[Delivery | None] = _queue.SimpleQueue()
         self._threads = 0
         self._ended_threads: list[int] = []
+        self._is_child = False
         self._running: dict[tuple[str, int], Delivery] = {}
         self._returned: deque[Outcome | bytes] = deque()
         self._news = gevent.get_hub().loop.async_()
@@ -176,17 +183,32 @@ class ThreadPool:
     def put(self, delivery: Delivery) -> None:
         """The delivery runs in the next free thread."""
         self._running[delivery[:2]] = delivery
-        if self._threads < len(self._running):
-            self._threads += 1
-            native.start_thread(self._work)
         self._work_queue.put(delivery)
+        if self._threads < len(self._running):
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        """One thread more; where the system gives none, those that there are have to do."""
+        try:
+            native.start_thread(self._work)
+            self._threads += 1
+        except RuntimeError as exc:
+            if self._threads:
+                self.size = self._threads
+                logger.error('the system gives no more threads (%s): there are %d workers from now on', exc, self.size)
+            else:
+                logger.error('the system gives no thread (%s): trying again', exc)
+                gevent.spawn_later(1.0, self._start_thread)
 
     def _work(self) -> None:
         while True:
             delivery = self._work_queue.get()
             if delivery is None:
                 break
-            self._return(self._executor.execute(delivery, self._return))
+            outcome = self._executor.execute(delivery, self._return)
+            if self._is_child:          # the task has forked, and this is not the process that it belongs to
+                os._exit(1)
+            self._return(outcome)
         close_hub()
         self._ended_threads.append(native.thread_id())
 
@@ -211,7 +233,8 @@ class ThreadPool:
         """Nothing: a thread cannot be interrupted."""
 
     def abandon(self) -> None:
-        """Nothing: a forked child has no other thread."""
+        """In a forked child: there is no other thread, and this one ends with its task."""
+        self._is_child = True
 
     def has_ended(self) -> bool:
         """True when no threads are left but those that still run a task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import time
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ logger = logging.getLogger('geventhuey.consumer')
 CHUNK = 200
 #: Seconds between two trims of old revocations.
 TRIM_INTERVAL = 60.0
+#: So many a trim takes at most; then there may be more.
+TRIMMED_AT_ONCE = 1000
 EVICTED = 'x'
 
 
@@ -61,7 +64,8 @@ class Reaper(Component):
             self._adopt_orphans(consumers, info)
             self._look(consumers, info)
             if time.monotonic() - self._trimmed > TRIM_INTERVAL:
-                self._storage.trim()
+                while self._storage.trim() >= TRIMMED_AT_ONCE:
+                    pass
                 self._trimmed = time.monotonic()
         except StorageError:
             self._seen.clear()
@@ -108,4 +112,18 @@ def _has_ended(info: bytes | None) -> bool:
         boot, pid, started = said.get('boot'), said.get('pid'), said.get('started')
     except (ValueError, AttributeError):
         return False
-    return bool(boot and started) and boot == leases.same_boot() and leases.process_started(int(pid or 0)) != started
+    if not boot or not started or boot != leases.same_boot():
+        return False
+    found = leases.process_started(int(pid or 0))
+    return found != started if found else not _exists(int(pid or 0))
+
+
+def _exists(pid: int) -> bool:
+    """True for a process of this host, also for one that the system does not let us see."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -31,8 +31,9 @@ def run_embedded(work: Work, storage: str, patched: str, kind: str, scenario: st
     return json.loads(program.text().splitlines()[-1])
 
 
-@STORAGES
-@SITUATIONS
+@pytest.mark.parametrize(('storage', 'patched', 'kind'), [
+    ('redis', 'patched', 'greenlet'), ('redis', 'patched', 'thread'), ('redis', 'plain', 'greenlet'), ('redis', 'plain', 'thread'),
+    ('memory', 'patched', 'thread'), ('memory', 'plain', 'greenlet')])
 def test_starting_and_stopping_over_and_over_leaves_nothing_behind(work, storage, patched, kind):
     seen = run_embedded(work, storage, patched, kind, 'cycles')
     for what, before in seen['before'].items():
@@ -64,8 +65,7 @@ def test_the_main_thread_of_an_unpatched_program_may_block(work, kind):
     assert run_embedded(work, 'redis', 'plain', kind, 'blocked_main') == {'results': [1, 2, 3, 4, 5], 'finished': 5}
 
 
-@pytest.mark.parametrize('patched', ['patched', 'plain'])
-@STORAGES
+@pytest.mark.parametrize(('storage', 'patched'), [('redis', 'patched'), ('memory', 'plain')])
 def test_threads_that_end_after_the_consumer_harm_nobody(work, storage, patched):
     assert run_embedded(work, storage, patched, 'thread', 'threads_still_run') == {'pending': 1, 'left': 0}
     work.journal.wait_for('end', 2)

@@ -168,9 +168,9 @@ def check_blamed(consumer, task: str) -> None:
 @pytest.mark.slow
 def test_a_task_that_blocks_longer_than_the_lease_is_blamed_and_nothing_runs_twice(work, task):
     consumer, watcher = work.consume('-w', '500', '--lease', '3'), work.consume('-w', '1', '--lease', '3')
-    others = [work.send('rest', n, 6.0) for n in range(499)]
+    others = [work.send('rest', n, 5.0) for n in range(499)]
     work.journal.wait_for('start', 499)
-    blocker = work.send(task, 'blocker', 5.0)
+    blocker = work.send(task, 'blocker', 4.5)
     blocked = work.journal.wait_for('start', 500)
     pid = next(entry.pid for entry in blocked if entry.n == 'blocker')
     guilty = consumer if pid == consumer.pid else watcher

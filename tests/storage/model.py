@@ -319,7 +319,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.owners)
     @rule(index=any_index, at_most=st.integers(1, 4))
     def fetch(self, index, at_most):
-        self.hear_all(pick(self.owners, index), dict.fromkeys(QUEUES, 9), at_most)
+        self.hear_all(pick(self.suspects(), index), dict.fromkeys(QUEUES, 9), at_most)
 
     @precondition(lambda self: self.owners)
     @rule(index=any_index, at_most=st.integers(0, 5), limits=st.permutations(QUEUES), limit=st.integers(0, 4), hears=st.booleans())
@@ -357,7 +357,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(index=any_index, back=st.integers(1, 3))
     def fetch_late(self, index, back):
         """A copy of an old request arrives at last; nobody waits for its answer any more."""
-        owner = pick(self.owners, index)
+        owner = pick(self.suspects(), index)
         self.asked(owner.name, max(0, owner.request - back), dict.fromkeys(QUEUES, 2), 2)
 
     def asked(self, name: str, request: int, limits: dict[str, int], at_most: int) -> Fetched:

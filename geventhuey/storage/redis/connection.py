@@ -36,6 +36,10 @@ ANSWER_TIMEOUT = 5.0
 #: Seconds without use after which a connection is looked at before it is written to: a server that went away in between would
 #: otherwise make the outcome of the next command unknown.
 IDLE = 0.1
+#: Bytes that are sent with one time limit.
+PIECE = 64 * 1024
+#: Bytes per second that a connection carries at least: what has been sent may be on its way for so long.
+SLOWEST = 100_000
 #: Commands that travel in one write at most.
 MAX_BATCH = 512
 
@@ -118,7 +122,7 @@ class Address:
             raise StorageRefused(f'Redis at {self} refuses the user or the password: {exc}') from exc
         except redis.exceptions.ResponseError as exc:
             raise translated(str(exc), str(self)) from exc
-        except (redis.exceptions.RedisError, OSError) as exc:
+        except Exception as exc:            # a credential provider of the user's may raise anything
             raise StorageUnavailable(f'Redis at {self} cannot be reached: {exc}') from exc
         sock, connection._sock = connection._sock, None      # ours from here on: redis-py must not close it
         return sock
@@ -187,8 +191,14 @@ class Link:
         self._timeout: float | None = -1.0
 
     def send(self, data: bytes) -> None:
+        """The bytes are on their way; each piece has its own time, so that a slow connection is no broken one."""
         self._set_timeout(ANSWER_TIMEOUT)
-        self._sock.sendall(data)
+        if len(data) <= PIECE:
+            self._sock.sendall(data)
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), PIECE):
+            self._sock.sendall(view[start:start + PIECE])
 
     def receive(self, timeout: float | None) -> Any:
         """The next answer; an error's is a ``hiredis.ReplyError``, not raised. Raises OSError, TimeoutError among them."""
@@ -247,6 +257,7 @@ class SharedLink:
     def __init__(self, connect: Callable[[], Any], lock: Callable[[], Any] | None = None) -> None:
         self._connect = connect
         self._new_lock = lock or threading.Lock     # looked up now: gevent may have patched it since the import
+        self._is_shared = lock is None      # with users' code, which has signal handlers; an engine's part has none
         self._reset()
         native.on_fork(self.forked)
 
@@ -256,20 +267,29 @@ class SharedLink:
         self._reset()
 
     def _reset(self) -> None:
+        self._owner = 0
         self._turn = self._new_lock()
         self._link: Link | None = None
         self._used = 0.0
+        self._on_the_way = 0.0
         self._waiting: deque[_Request] = deque()
         self._sent: deque[_Request] = deque()
 
     def call(self, commands: Sequence[Command], timeout: float | None = ANSWER_TIMEOUT) -> list[Any]:
         """The answers to the commands. Raises StorageUnavailable when none was sent, StorageOutcomeUnknown when they may have been."""
+        me = threading.get_ident()          # of the greenlet, where gevent has patched it
+        if self._is_shared and self._owner == me:       # a signal handler, on top of a call of ours
+            return self._alone(commands, timeout)
         request = _Request(commands)
         self._waiting.append(request)
         try:
             with self._turn:
-                while not request.done:
-                    self._carry(timeout)
+                self._owner = me
+                try:
+                    while not request.done:
+                        self._carry(timeout)
+                finally:
+                    self._owner = 0
         except BaseException:               # interrupted: what has not been sent yet is not to be sent any more
             if not request.done and request in self._waiting:
                 self._waiting.remove(request)
@@ -277,6 +297,14 @@ class SharedLink:
         if request.error is not None:
             raise request.error
         return request.answers
+
+    def _alone(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
+        """The answers, over a connection for these commands alone."""
+        line = SharedLink(self._connect, self._new_lock)
+        try:
+            return line.call(commands, timeout)
+        finally:
+            line.close()
 
     def _carry(self, timeout: float | None) -> None:
         """Everything that waits has been sent, and everything that was sent has been answered or has failed."""
@@ -287,7 +315,9 @@ class SharedLink:
                 while self._waiting and len(batch) < MAX_BATCH:
                     batch.append(self._waiting.popleft())
                 try:
-                    link.send(b''.join([request.data for request in batch]))
+                    data = b''.join([request.data for request in batch])
+                    self._on_the_way = len(data) / SLOWEST
+                    link.send(data)
                 except BaseException:       # part of it may be out: no way to go on from there
                     self._fail(StorageOutcomeUnknown('the connection to Redis was cut while sending'), self._sent)
                     raise
@@ -308,7 +338,7 @@ class SharedLink:
         while self._sent:
             request = self._sent[0]
             while len(request.answers) < request.commands:
-                request.answers.append(link.receive(timeout))
+                request.answers.append(link.receive(None if timeout is None else timeout + self._on_the_way))
             request.done = True
             self._sent.popleft()
         self._used = time.monotonic()

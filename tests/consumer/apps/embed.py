@@ -118,12 +118,12 @@ def blocked_main():
 def threads_still_run():
     """A stop does not wait for threads for ever; what they hand in afterwards harms nobody."""
     consumer = huey.create_consumer(worker_type='thread', workers=2, shutdown_timeout=0.1).start()
-    send('rest', 1, 2.0)
+    send('rest', 1, 1.6)
     while not consumer.statistics()['running']:
         time.sleep(0.01)
     consumer.stop()
     pending = huey.pending_count()
-    time.sleep(1.5)             # the thread comes to its end now
+    time.sleep(1.0)             # the thread comes to its end now
     with huey.consumer(worker_type='thread', workers=2):
         deadline = time.monotonic() + 20
         while huey.pending_count() and time.monotonic() < deadline:
