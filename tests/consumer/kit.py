@@ -60,7 +60,7 @@ class Journal:
         """The whole lines so far, all or those of one kind."""
         text = self.path.read_text() if self.path.exists() else ''
         entries = []
-        for line in text.splitlines():
+        for line in text[:text.rfind('\n') + 1].splitlines():     # the last one may be on its way
             first, n, *more, pid, moment = line.split()
             entries.append(Entry(first, n, tuple(more), int(pid), float(moment)))
         return [entry for entry in entries if word in (None, entry.word)]

@@ -84,15 +84,11 @@ def test_a_result_that_cannot_travel_fails_that_task_and_names_its_type(work, ki
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('neighbours', [
-    'that end before',
-    pytest.param('that run with it', marks=pytest.mark.xfail(strict=True, reason='deliveries that a consumer died under run all together')),
-])
-def test_a_task_that_kills_its_process_ends_in_the_dead_letters_and_no_other_does(work, neighbours):
+def test_a_task_that_kills_its_process_ends_in_the_dead_letters_and_no_other_does(work):
     supervisor = work.consume('-p', '2', '-w', '20', '--max-deliveries', '3', '--lease', '2')
     wait_until(lambda: len(work.consumers()) == 2)
     poison = work.send('die', 'poison', 0.4)
-    results = [work.send('rest', n, 0.1 if neighbours == 'that end before' else 0.6) for n in range(100)]
+    results = [work.send('rest', n, 0.1) for n in range(100)]
     with pytest.raises(TaskLost, match='its consumer died while it ran, 3 times'):
         poison.get(blocking=True, timeout=60)
     assert [result.get(blocking=True, timeout=30) for result in results] == [n * 10 for n in range(100)]

@@ -427,8 +427,11 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.owners)
     @rule(index=any_index)
     def beat(self, index):
+        self.beat_of(pick(self.suspects(), index))
+
+    def beat_of(self, owner: Owner) -> None:
         """A reaper looks right before."""
-        name = pick(self.suspects(), index).name
+        name = owner.name
         before, deadline = self.storage.consumers().get(name), time.monotonic() + 0.2
         if before is not None:
             self.seen.setdefault(name, []).append(before)
@@ -466,12 +469,20 @@ class Protocol(RuleBasedStateMachine):
     # -- reapers, and what befalls a registry ---------------------------------------------------------------
 
     @precondition(lambda self: any(self.book.flight.values()))
-    @rule(index=any_index, at_most=st.sampled_from([1, 1, 2, 9]), stale=st.sampled_from([False, False, True]))
-    def reap(self, index, at_most, stale):
+    @rule(index=any_index, at_most=st.sampled_from([1, 1, 2, 9]), stale=st.sampled_from([False, False, True]),
+          then=st.sampled_from(['nothing', 'fetch', 'beat', 'register']))
+    def reap(self, index, at_most, stale, then):
         """Of a dead consumer, or of one that only was silent for too long; by somebody whose look may be out of date."""
         name = pick([name for name, held in self.book.flight.items() if held], index)
         looks = self.seen.get(name, ['x']) if stale else [self.storage.consumers().get(name, 'x')]
         self.reaped(name, pick(looks, index), at_most)
+        for owner in [owner for owner in self.owners if owner.name == name]:
+            if then == 'fetch':
+                self.hear_all(owner, dict.fromkeys(QUEUES, 9), 1)
+            elif then == 'beat':
+                self.beat_of(owner)
+            elif then == 'register':
+                self.register(owner.name, owner.request - 1)
 
     @rule(index=any_index, hears=st.booleans())
     def lose_registry(self, index, hears):
