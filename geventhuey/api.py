@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from geventhuey import events
 from geventhuey.clock import Clock, to_datetime, to_timestamp
 from geventhuey.exceptions import (
     ConfigurationError,
@@ -221,10 +222,11 @@ class Huey:
             task.eta = self.clock.now() + delay
         message = self._message(task)
         try:
+            event = events.event(events.EVENT_SCHEDULED, task) if self.events else b''
             if delay is not None:
-                self.storage.schedule(message, delay=delay)
+                self.storage.schedule(message, delay=delay, event=event)
             else:
-                self.storage.schedule(message, due=task.eta or 0.0)
+                self.storage.schedule(message, due=task.eta or 0.0, event=event)
         except StorageOutcomeUnknown as exc:
             raise EnqueueOutcomeUnknown(f'{task!r} may have been scheduled, or not: {exc}', task.task_id) from exc
         except StorageError as exc:

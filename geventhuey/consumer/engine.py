@@ -154,11 +154,12 @@ class Engine:
         released = 0
         try:
             while True:
-                step = self._settling.release(self.lease.consumer, 200)
+                with gevent.Timeout(LAST_SETTLE):
+                    step = self._settling.release(self.lease.consumer, 200)
                 released += step.requeued
                 if step.done:
                     break
-        except StorageError as exc:
+        except (StorageError, gevent.Timeout) as exc:
             if self.known():
                 logger.error('what had not ended could not be given back, another consumer will find it: %s', exc)
         if released:

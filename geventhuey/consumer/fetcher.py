@@ -15,6 +15,8 @@ from geventhuey.storage.base import MAX_FETCH, BaseStorage
 
 #: Seconds that it waits to be woken at most. Then it looks itself: so much a lost wake token can cost.
 LONGEST_WAIT = 5.0
+#: Seconds that the others' being woken may hold up a stop.
+LAST_WAKE = 1.0
 #: Bytes that one answer should not exceed by much.
 MAX_ANSWER = 4 * 1024 * 1024
 
@@ -59,7 +61,8 @@ class Fetcher(Component):
         if self._ear is not None:
             self._ear.kill()
             try:
-                self._storage.wake(self._queues)
+                with gevent.Timeout(LAST_WAKE, False):
+                    self._storage.wake(self._queues)
             except StorageError:        # whoever waits looks for himself, soon
                 pass
 

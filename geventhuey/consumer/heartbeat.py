@@ -24,7 +24,7 @@ from geventhuey.consumer.component import close_hub
 from geventhuey.exceptions import StorageError
 from geventhuey.executor import Executor
 from geventhuey.lease import Lease
-from geventhuey.storage.base import BaseStorage
+from geventhuey.storage.base import BaseStorage, Standing
 from geventhuey.waiter import ThreadWaiter
 
 logger = logging.getLogger('geventhuey.consumer')
@@ -214,6 +214,8 @@ class Heartbeat:
     def _beat(self, session: BaseStorage) -> None:
         try:
             beat = session.beat(self._lease.consumer)
+            if beat.standing is Standing.UNKNOWN and not self._stopped:
+                self._lease.register(session)       # the registry was lost; who fetches nothing now would not notice
         except StorageError:                # the fetcher says so
             return
         except Exception as exc:            # whatever it is: without a beat the consumer is taken for dead

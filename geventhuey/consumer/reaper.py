@@ -50,7 +50,7 @@ class Reaper(Component):
         self._max_deliveries = max_deliveries
         self._result_ttl = result_ttl
         self._seen: dict[str, _Seen] = {}
-        self._orphans: set[str] = set()
+        self._orphans: dict[str, float] = {}
         self._trimmed = time.monotonic()
 
     def rest(self) -> float:
@@ -69,6 +69,7 @@ class Reaper(Component):
                 self._trimmed = time.monotonic()
         except StorageError:
             self._seen.clear()
+            self._orphans.clear()
             raise
 
     def _look(self, consumers: dict[str, str], info: dict[str, bytes]) -> None:
@@ -98,11 +99,13 @@ class Reaper(Component):
             logger.warning('consumer %s is dead: %d of its tasks are back in the queue, %d went to the dead letters', name, requeued, dead)
 
     def _adopt_orphans(self, consumers: dict[str, str], info: dict[str, bytes]) -> None:
-        """A consumer that is described but not registered, at two looks, has lost its registration and its life."""
+        """A consumer that is described but not registered has lost its registration; for the lease, or for good if it has ended."""
+        now = time.monotonic()
         missing = set(info) - set(consumers) - set(self._own.names)
-        for name in missing & self._orphans:
-            self._storage.adopt(name)
-        self._orphans = missing
+        self._orphans = {name: self._orphans.get(name, now) for name in missing}
+        for name, since in self._orphans.items():
+            if now - since >= self._lease or _has_ended(info[name]):
+                self._storage.adopt(name)
 
 
 def _has_ended(info: bytes | None) -> bool:

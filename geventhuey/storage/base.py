@@ -204,8 +204,11 @@ class BaseStorage:
         """The messages are at the tails of their queues, behind all others of their priority, and a consumer is woken."""
         raise NotImplementedError
 
-    def schedule(self, message: Message, due: float | None = None, delay: float = 0.0) -> None:
-        """The message is in the schedule, due at the instant ``due``, or ``delay`` seconds from the storage's now."""
+    def schedule(self, message: Message, due: float | None = None, delay: float = 0.0, event: bytes = b'') -> None:
+        """The message is in the schedule, due at the instant ``due``, or ``delay`` seconds from the storage's now.
+
+        The event, if there is one, is published in the same step.
+        """
         raise NotImplementedError
 
     def tick(self, name: str, tick: int, message: Message) -> bool:

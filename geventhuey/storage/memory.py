@@ -152,11 +152,13 @@ class MemoryStorage(BaseStorage):
             woken = self._wake({self._place(raw) for raw in raws})
         _wake_all(woken)
 
-    def schedule(self, message: Message, due: float | None = None, delay: float = 0.0) -> None:
+    def schedule(self, message: Message, due: float | None = None, delay: float = 0.0, event: bytes = b'') -> None:
         raw = message.encode()
         with self._lock:
             due = self._now() + delay if due is None else due
             self._put_in_schedule(raw, due)
+            if event:
+                self._publish(event)
             woken = self._wake({message.queue} if due - self._now() < base.SOON else set())
         _wake_all(woken)
 

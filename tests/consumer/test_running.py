@@ -421,7 +421,6 @@ def test_events_tell_of_each_task_in_hueys_order_and_with_hueys_fields(huey, con
     assert 'LookupError: no reason' in next(event for event in events if event['error'] and event['id'] == late.task_id)['traceback']
 
 
-@pytest.mark.xfail(strict=True, reason='what is scheduled at the call is not told of')
 def test_events_tell_that_a_task_was_scheduled(huey, consume):
     @huey.task()
     def simple():

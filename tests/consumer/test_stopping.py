@@ -204,9 +204,12 @@ def test_a_signal_while_redis_stands_still_ends_it(fragile, own_redis):
     work.send('rest', 0, 60)
     work.journal.wait_for('start')
     own_redis.pause()
+    begun = time.monotonic()
     consumer.signal()
     code = consumer.wait(40)
+    took = time.monotonic() - begun
     own_redis.resume()
+    assert took < 0.5 + 10          # each part alone would wait five seconds for an answer
     assert code == 0
     again = work.consume('-t', '0.1')
     work.journal.wait_for('start', 2)

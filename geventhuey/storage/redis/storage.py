@@ -126,9 +126,9 @@ class RedisStorage(BaseStorage):
         for start in range(0, len(placed), CHUNK):
             self._script('enqueue', (self.keys.queue('default'),), self.keys.prefix, *placed[start:start + CHUNK], once=True)
 
-    def schedule(self, message: Message, due: float | None = None, delay: float = 0.0) -> None:
+    def schedule(self, message: Message, due: float | None = None, delay: float = 0.0, event: bytes = b'') -> None:
         self._script('schedule', (self.keys.schedule,), self.keys.prefix, message.encode(),
-                     '' if due is None else _ms(due), _ms(delay), once=True)
+                     '' if due is None else _ms(due), _ms(delay), event, once=True)
 
     def tick(self, name: str, tick: int, message: Message) -> bool:
         return bool(self._script('tick', (self.keys.cron,), self.keys.prefix, name, tick, message.encode()))

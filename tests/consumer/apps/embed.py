@@ -13,8 +13,9 @@ if PATCHED:
     monkey.patch_all()
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from geventhuey import native                               # noqa: E402
-from work import make_huey                                  # noqa: E402
+from work import make_huey  # noqa: E402
+
+from geventhuey import native  # noqa: E402
 
 warnings.simplefilter('ignore', RuntimeWarning)
 huey = make_huey()
