@@ -158,7 +158,8 @@ def consumer_command(path: str, *options: str) -> tuple[str, ...]:
 
 def check_blamed(consumer, task: str) -> None:
     """The log names the task that blocks the hub, and its line."""
-    block = consumer.wait_for(r'the hub has been blocked for [\d.]+ s by (\w+): [0-9a-f-]{36}: no other task goes on meanwhile\n((?:  .*\n)+)')
+    block = consumer.wait_for(r'the hub has been blocked for [\d.]+ s by (\w+): [0-9a-f-]{36}: '
+                              r'no other task goes on meanwhile\n((?:  .*\n)+)')
     assert block[1] == task
     line = line_of(APPS / 'work.py', 'spin(seconds)', f'def {task}(')
     assert f'work.py:{line} in {task}: spin(seconds)' in block[2]

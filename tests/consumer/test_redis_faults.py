@@ -162,30 +162,6 @@ def test_scripts_that_are_forgotten_over_and_over_cost_nothing(work):
 
 # -- it does not let us in -------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(('login', 'options'), [
-    ('', ('-w', '1')), (':wr0ng@', ('-w', '1')), ('nobody:wr0ng@', ('-w', '1')), (':wr0ng@', ('-k', 'thread')), (':wr0ng@', ('-p', '2')),
-], ids=['no password', 'wrong password', 'wrong user', 'thread', 'supervisor'])
-def test_a_wrong_password_ends_the_command_with_one_clear_line(tmp_path, locked_redis, login, options):
-    work = Work(f'redis://{login}127.0.0.1:{locked_redis.port}/0', tmp_path)
-    try:
-        consumer = work.consume(*options, '-q', ready=False)
-        assert consumer.wait(20) == 78
-        lines = [line for line in consumer.text().splitlines() if line]
-        assert len(lines) == 1 if '-p' not in options else 2
-        for line in lines:
-            assert line.startswith('geventhuey-consumer: Redis at redis://')
-            assert 'wr0ng' not in line
-    finally:
-        work.close()
-
-
-@pytest.fixture(scope='module')
-def locked_redis() -> Iterator[RedisServer]:
-    """A server with a password."""
-    with RedisServer(extra=['--requirepass', 'secret']) as server:
-        yield server
-
-
 def test_a_password_that_changes_is_waited_for(tmp_path: Path):
     with RedisServer(extra=['--requirepass', 'secret']) as server:
         work = Work(f'redis://:secret@127.0.0.1:{server.port}/0', tmp_path)

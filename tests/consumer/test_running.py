@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import threading
 import time
@@ -67,7 +68,7 @@ def test_a_task_that_fails_is_tried_again_after_its_delay_as_often_as_it_may(hue
     assert values == (['mutable'],) * 3
     assert retries == of_task == (2, 1, 0)
     assert set(ids) == {result.task_id}
-    for before, after in zip(times, times[1:]):
+    for before, after in itertools.pairwise(times):
         assert 0.3 <= after - before < 0.3 + LATE
     assert [(entry['id'], entry['retries'], 'with' in entry['error']) for entry in huey.errors()] == [
         (result.task_id, left, True) for left in (0, 1, 2)]

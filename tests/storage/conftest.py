@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from geventhuey.testing.redis_server import RedisServer
 from tests.storage.kit import Kit, MemoryKit, RedisKit
+from tests.storage.proxy import Proxy
 
 STORAGES = ('memory', 'redis')
 
@@ -42,3 +44,35 @@ def redis_kit(request: pytest.FixtureRequest) -> Iterator[RedisKit]:
 def memory_kit() -> MemoryKit:
     """Memory alone."""
     return MemoryKit()
+
+
+@pytest.fixture(scope='module')
+def own_server() -> Iterator[RedisServer]:
+    """A server that these tests may kill, fill and lock."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(own_server: RedisServer) -> RedisServer:
+    """That server, running and empty."""
+    if not own_server.is_running:
+        own_server.start()
+    own_server.command('CONFIG', 'SET', 'maxmemory', '0')
+    own_server.flush()
+    return own_server
+
+
+@pytest.fixture
+def own_kit(server: RedisServer) -> Iterator[RedisKit]:
+    """A storage on that server."""
+    kit = RedisKit(server.url)
+    yield kit
+    kit.close()
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer, redis_url: str) -> Iterator[Proxy]:
+    """A way to the server that can lose answers."""
+    with Proxy(redis_server.port) as proxy:
+        yield proxy

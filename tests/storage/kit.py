@@ -178,8 +178,9 @@ class RedisKit(Kit):
     def in_flight(self) -> dict[str, dict[int, bytes]]:
         call, prefix = self.storage._calls, len(self.storage.keys.inflight(''))
         [keys] = call([('KEYS', '*}:inflight:*')])
-        found = {key.decode()[prefix:]: flat for key, flat in zip(keys, call([('HGETALL', key) for key in keys]), strict=True)}
-        return {consumer: {int(tag): raw for tag, raw in zip(flat[::2], flat[1::2], strict=True)} for consumer, flat in found.items()}
+        found = dict(zip(keys, call([('HGETALL', key) for key in keys]), strict=True))
+        return {key.decode()[prefix:]: {int(tag): raw for tag, raw in zip(flat[::2], flat[1::2], strict=True)}
+                for key, flat in found.items()}
 
     def waiting(self) -> int:
         return int(self.raw.info('clients')['blocked_clients'])

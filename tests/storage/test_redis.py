@@ -1,23 +1,13 @@
-"""RedisStorage alone: a server that goes away, answers that are lost, connections that are shared, memory that is full."""
+"""RedisStorage alone: a server that goes away, answers that are lost, addresses and passwords."""
 
 from __future__ import annotations
 
-import functools
-import os
-import random
 import re
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import gevent
 import pytest
 import redis
-from gevent.lock import Semaphore
 
 from geventhuey.exceptions import (
     ConfigurationError,
@@ -26,60 +16,23 @@ from geventhuey.exceptions import (
     StorageRefused,
     StorageUnavailable,
 )
-from geventhuey.message import AT_MOST_ONCE, WANTS_RESULT
 from geventhuey.storage import base
-from geventhuey.storage.base import Bury, Enqueue, Keep, NoteError, Publish, Reaped, Schedule, Settlement, Standing, task_field
+from geventhuey.storage.base import Keep, NoteError, Publish, Settlement, task_field
 from geventhuey.storage.redis import RedisStorage
-from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, IDLE, Address, SharedLink, translated
+from geventhuey.storage.redis.connection import IDLE, translated
 from geventhuey.testing.redis_server import RedisServer
 from tests.storage.kit import (
     BOUND,
     FOR_EVER,
-    ONCE,
     PAST,
     Calls,
     Consumer,
-    RedisKit,
     eventually,
     ids,
     in_thread,
     message,
     messages,
 )
-from tests.storage.proxy import Proxy
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope='module')
-def own_server():
-    """A server that these tests may kill, fill and lock."""
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(own_server):
-    """That server, running and empty."""
-    if not own_server.is_running:
-        own_server.start()
-    own_server.command('CONFIG', 'SET', 'maxmemory', '0')
-    own_server.flush()
-    return own_server
-
-
-@pytest.fixture
-def own_kit(server):
-    kit = RedisKit(server.url)
-    yield kit
-    kit.close()
-
-
-@pytest.fixture
-def proxy(redis_server, redis_url):
-    with Proxy(redis_server.port) as proxy:
-        yield proxy
-
 
 # -- a server that is away --------------------------------------------------------------------------------------
 
@@ -267,206 +220,6 @@ def test_an_effect_that_is_refused_leaves_its_delivery_in_flight(redis_kit):
     assert storage.errors() == [b'entry']
 
 
-# -- one connection, many callers -------------------------------------------------------------------------------
-
-class Canaries:
-    """Callers of one SharedLink, each of which looks whether the answer is its own."""
-
-    def __init__(self, url, engine):
-        self.connections = 0
-        self.answered = 0
-        self._connect = functools.partial(Address.of(url, None, {}).connect, 'canary', engine)
-        self.link = SharedLink(self._counted, Semaphore if engine else None)
-
-    def _counted(self):
-        self.connections += 1
-        return self._connect()
-
-    def call(self, caller, number, size=0):
-        """One call with two commands, and its answers looked at."""
-        first, second = (f'{caller}:{number}:{command}:'.encode() + bytes(size) for command in (1, 2))
-        assert self.link.call((('ECHO', first), ('ECHO', second))) == [first, second]
-        self.answered += 1
-
-    def calls(self, caller, count):
-        for number in range(count):
-            self.call(caller, number)
-
-
-def test_200_threads_share_a_connection(redis_url):
-    canaries = Canaries(redis_url, engine=False)
-    with ThreadPoolExecutor(200) as pool:
-        futures = [pool.submit(canaries.calls, caller, 20) for caller in range(200)]
-    assert [future.result(BOUND) for future in futures] == [None] * 200
-    assert canaries.connections == 1
-    canaries.link.close()
-
-
-def test_200_greenlets_share_a_connection(redis_url):
-    canaries = Canaries(redis_url, engine=True)
-    greenlets = [gevent.spawn(canaries.calls, caller, 20) for caller in range(200)]
-    gevent.joinall(greenlets, BOUND, raise_error=True)
-    assert (canaries.answered, canaries.connections) == (4000, 1)
-    canaries.link.close()
-
-
-def test_callers_that_are_killed_take_nobodys_answer(redis_url):
-    canaries = Canaries(redis_url, engine=True)
-    canaries.call('first', 0)
-    rng = random.Random(4)
-    callers = [gevent.spawn(canaries.calls, caller, 50) for caller in range(100)]
-    victims = [gevent.spawn(canaries.calls, f'victim{n}', 10 ** 9) for n in range(100)]
-
-    def give_up(caller):
-        for number in range(50):
-            with gevent.Timeout(rng.uniform(0.0, 0.004), False):
-                canaries.call(caller, number)
-
-    impatient = [gevent.spawn(give_up, f'impatient{n}') for n in range(50)]
-    while victims:
-        gevent.sleep(0)
-        victims.pop(rng.randrange(len(victims))).kill(block=False)
-    gevent.joinall(callers + impatient, BOUND, raise_error=True)
-    assert all(greenlet.ready() for greenlet in callers + impatient)
-    assert canaries.answered > 100 * 50 and canaries.connections == 1
-    canaries.link.close()
-
-
-def test_who_is_killed_while_he_sends_breaks_the_connection_but_no_answer(redis_url):
-    canaries = Canaries(redis_url, engine=True)
-    canaries.call('first', 0)
-    big = gevent.spawn(canaries.call, 'big', 0, 24 * 1024 * 1024)
-    unknown = []
-
-    def call(caller):
-        try:
-            canaries.call(caller, 0)
-        except StorageOutcomeUnknown:
-            unknown.append(caller)
-
-    gevent.sleep(0)
-    callers = [gevent.spawn(call, caller) for caller in range(20)]
-    began = time.monotonic()
-    big.kill()
-    gevent.joinall(callers, BOUND, raise_error=True)
-    canaries.call('last', 0)
-    assert time.monotonic() - began < ANSWER_TIMEOUT        # nobody waits for an answer to half a command
-    assert canaries.answered + len(unknown) == 22
-    assert canaries.connections == 2
-    canaries.link.close()
-
-
-def test_an_error_is_raised_for_its_caller_only(redis_kit):
-    redis_kit.raw.set(redis_kit.storage.keys.schedule, 'no zset')
-    session = redis_kit.storage.session('mixed')
-    wrong = [gevent.spawn(session.scheduled_count) for _ in range(10)]
-    right = [gevent.spawn(session.pending_count, 'default') for _ in range(10)]
-    gevent.joinall(wrong + right, BOUND)
-    assert [greenlet.value for greenlet in right] == [0] * 10
-    assert {type(greenlet.exception) for greenlet in wrong} == {StorageError}
-    session.close()
-
-
-def test_all_callers_hear_that_redis_is_away(own_kit, server):
-    session = own_kit.storage.session('settle')
-    server.kill()
-    greenlets = [gevent.spawn(session.pending_count, 'default') for _ in range(50)]
-    gevent.joinall(greenlets, BOUND)
-    assert {type(greenlet.exception) for greenlet in greenlets} == {StorageUnavailable}
-
-
-FORKED = textwrap.dedent('''
-    import os, sys
-    from contextlib import ExitStack
-    if sys.argv[2] == 'patched':
-        from gevent import monkey
-        monkey.patch_all()
-    from geventhuey.storage.redis import RedisStorage
-    from tests.storage.kit import Calls, Consumer, eventually, ids, messages
-
-    storage = RedisStorage('forked', sys.argv[1])
-    client = storage._call(('CLIENT', 'ID'))
-    parent = Consumer(storage, 'parent')
-    storage.enqueue(messages('a b'))
-    assert ids(parent.fetch(1)) == 'a'
-
-    def watch(task_id):
-        woken = Calls()
-        with storage.watching(task_id, woken):
-            eventually(lambda: woken.count)
-            before = woken.count
-            storage.put_result(task_id, b'V', None)
-            eventually(lambda: woken.count > before)
-
-    def run_child():
-        other = storage._call(('CLIENT', 'ID'))
-        assert isinstance(other, int) and other != client
-        assert ids(Consumer(storage, 'child').fetch(1)) == 'b'
-        storage.wait_wake(['nothing'], 0.01)
-        watch('child')
-
-    watch('before')
-    storage.wait_wake(['nothing'], 0.01)
-    woken = Calls()
-    with storage.watching('across', woken):
-        eventually(lambda: woken.count)
-        pid = os.fork()
-        if not pid:
-            code = 1
-            try:
-                run_child()
-                code = 0
-            except BaseException:
-                import traceback
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        for n in range(300):
-            assert storage._call(('ECHO', f'parent{n}')) == f'parent{n}'.encode()
-        assert os.waitpid(pid, 0)[1] == 0
-        before = woken.count
-        storage.put_result('across', b'V', None)
-        eventually(lambda: woken.count > before)
-    assert storage._call(('CLIENT', 'ID')) == client
-    assert len(storage.held('parent')) == len(storage.held('child')) == 1
-    watch('after')
-    print('as it should be')
-''')
-
-
-def run_program(program, *args):
-    """What the program prints; fails when it fails."""
-    ended = subprocess.run([sys.executable, '-c', program, *args], cwd=CHECKOUT, capture_output=True, text=True, timeout=60,
-                           env={**os.environ, 'PYTHONPATH': str(CHECKOUT)})
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-@pytest.mark.parametrize('patched', ['plain', 'patched'])
-def test_a_fork_has_connections_of_its_own(redis_url, patched):
-    assert run_program(FORKED, redis_url, patched) == 'as it should be\n'
-
-
-LISTENING = textwrap.dedent('''
-    import sys
-    from gevent import monkey
-    monkey.patch_all()
-    from geventhuey import native
-    from geventhuey.storage.redis import RedisStorage
-    from tests.storage.kit import Calls, eventually
-
-    storage, woken = RedisStorage('listening', sys.argv[1]), Calls()
-    with storage.watching('a', woken):
-        eventually(lambda: woken.count)
-        print(storage._results._carrier._thread == native.thread_id())
-''')
-
-
-def test_results_are_listened_for_in_the_main_hub_where_gevent_has_patched(redis_url):
-    # a native thread with a hub of its own may crash the interpreter when that ends
-    assert run_program(LISTENING, redis_url) == 'True\n'
-
-
 # -- addresses and passwords ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('given', [
@@ -613,101 +366,3 @@ def test_who_may_not_publish_is_warned_and_served(own_kit, server):
 ])
 def test_what_the_server_says_is_translated(said, error):
     assert type(translated(said)) is error
-
-
-# -- memory that is full ----------------------------------------------------------------------------------------
-
-@pytest.fixture
-def full(own_kit, server):
-    """Fills the server's memory; with False it has room again."""
-    def fill(is_full=True):
-        assert server.command('CONFIG', 'SET', 'maxmemory', '1' if is_full else '0') == b'OK'
-    yield fill
-    fill(False)
-
-
-@pytest.mark.parametrize('call', [
-    pytest.param(lambda storage: storage.enqueue(messages('a')), id='enqueue'),
-    pytest.param(lambda storage: storage.enqueue([message('a', priority=1)]), id='enqueue-priority'),
-    pytest.param(lambda storage: storage.schedule(message('a'), due=PAST), id='schedule'),
-    pytest.param(lambda storage: storage.tick('name', 1, message('a')), id='tick'),
-    pytest.param(lambda storage: storage.revoke(task_field('a'), FOR_EVER, None), id='revoke'),
-])
-def test_producers_are_refused_when_memory_is_full(own_kit, full, call):
-    own_kit.storage._patience = 0.0
-    full()
-    with pytest.raises(StorageUnavailable, match='out of memory'):
-        call(own_kit.storage)
-    full(False)
-    assert own_kit.storage.pending('default') == own_kit.storage.scheduled() == []
-    call(own_kit.storage)
-
-
-def test_consumers_work_when_memory_is_full(own_kit, full):
-    storage = own_kit.storage
-    storage.enqueue([*messages('a b c'), message('urgent', priority=1), message('low', priority=-1), *messages('o p', 'other')])
-    storage.schedule(message('due'), due=PAST)
-    storage.revoke(task_field('a'), ONCE, 60.0)
-    own_kit.put_junk('default', b'junk')
-    full()
-    own_kit.raw.script_flush()
-    consumer = Consumer(storage)
-    assert storage.wait_wake(['default'], BOUND)
-    for _ in range(2):                                      # it can take nothing, and says so to the others
-        assert consumer.fetch(5, {'other': 0}) == []
-    assert own_kit.tokens() == {'other', 'default'}         # 'default': of what was due
-    urgent, a, *others = consumer.fetch(9, {'default': 9, 'other': 1})
-    assert ids([urgent, a, *others]) == 'urgent a b c due low o'
-    assert storage.counters() == {'malformed': 1}
-    assert storage.beat('consumer')[::2] == (Standing.GOOD, 7)
-    raw = message('next').encode()
-    assert consumer.settle(urgent, effects=[Keep('urgent', b'Vvalue', 60.0), Enqueue(raw), Schedule(raw, 60.0), Bury(raw, 'next', ''),
-                                            NoteError(b'entry'), Publish(b'{}')]) == [True]
-    assert consumer.settle(a) == [True]
-    assert storage.release('consumer', 100) == Reaped(5, 0, True)
-    assert (storage.counters(), ids(storage.pending('other'))) == ({'malformed': 1, 'dead': 1, 'released': 5}, 'p o')
-
-
-def test_silent_consumers_are_reaped_when_memory_is_full(own_kit, full):
-    storage = own_kit.storage
-    storage.enqueue([message('a'), message('once', flags=AT_MOST_ONCE | WANTS_RESULT), message('low', priority=-1),
-                     message('old')._replace(deliveries=4)])
-    full()
-    consumer = Consumer(storage)
-    consumer.fetch()
-    assert [consumer.die(at_most=2), consumer.die(at_most=9)] == [Reaped(1, 1, False), Reaped(1, 1, True)]
-    assert ids(storage.pending('default')) == 'low a'
-    assert storage.result('once', preserve=True)[:1] == base.LOST
-
-
-def test_orphans_are_adopted_when_memory_is_full(own_kit, full):
-    own_kit.storage.enqueue(messages('a'))
-    consumer = Consumer(own_kit.storage)
-    consumer.fetch()
-    own_kit.lose_registry()
-    full()
-    assert own_kit.storage.adopt('consumer') is True
-    assert consumer.die() == Reaped(1, 0, True)
-
-
-def test_a_result_is_read_and_stays_when_memory_is_full(own_kit, full):
-    own_kit.storage._patience = 0.0
-    own_kit.storage.put_result('r', b'Vvalue', None)
-    full()
-    assert own_kit.storage.result('r', preserve=False) == own_kit.storage.result('r', preserve=False) == b'Vvalue'
-    full(False)
-    assert own_kit.storage.result('r', preserve=False) == b'Vvalue'
-    assert own_kit.storage.result('r', preserve=False) == base.CONSUMED
-
-
-def test_an_enqueue_is_decided_by_the_push_alone(redis_kit, proxy):
-    storage = RedisStorage(redis_kit.name, proxy.url)
-    assert storage.pending('default') == []
-    full = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
-    proxy.edit = lambda data: data.replace(b':1\r\n:1\r\n', b':1\r\n' + full)
-    storage.enqueue(messages('a'))          # the push went in, and the token behind it did not
-    proxy.edit = lambda data: data.replace(b':2\r\n', full)
-    storage._patience = 0.0
-    with pytest.raises(StorageUnavailable):
-        storage.enqueue(messages('b'))
-    storage.close()
