@@ -232,15 +232,14 @@ def _forget(url: str) -> None:
 
 @contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt here, and in no task that happens to run; a second one ends the process."""
+    """SIGINT and SIGTERM raise KeyboardInterrupt here, where it waits next, and in no task; a second one ends the process."""
     main, loop = gevent.getcurrent(), gevent.get_hub().loop
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def received(number: int, frame: object) -> None:
         for each in before:
             signal.signal(each, signal.SIG_DFL)
-        if gevent.getcurrent() is main:
-            raise KeyboardInterrupt(number)
+        # not raised at once: in a finalizer that happens to run it would be lost
         loop.run_callback_threadsafe(main.throw, KeyboardInterrupt(number))
     for number in before:
         signal.signal(number, received)
