@@ -138,7 +138,8 @@ class Engine:
             self.pool.interrupt(self.executor.interrupting)
             _wait(lambda: not self.pool.running(), time.monotonic() + CLEANUP)
         self.heartbeat.stop()
-        _wait(lambda: not self.settler.backlog(), time.monotonic() + LAST_SETTLE)
+        # a beat that is under way may register once more: it must not do so after the release
+        _wait(lambda: self.heartbeat.has_ended and not self.settler.backlog(), time.monotonic() + LAST_SETTLE)
         self.settler.stop()
         self._release()
         self.pool.close()

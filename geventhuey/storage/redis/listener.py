@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import random
@@ -16,6 +17,7 @@ import hiredis
 from geventhuey import native
 from geventhuey.exceptions import StorageError
 from geventhuey.storage.redis.connection import Command, Link
+from geventhuey.waiter import ThreadWaiter
 
 logger = logging.getLogger('geventhuey.results')
 
@@ -243,6 +245,7 @@ class _HubCarrier(_Carrier):
         self._reader: Any = None
         self._sender: Any = None
         self._thread = 0
+        self._gone = ThreadWaiter()
 
     def start(self) -> None:
         import gevent
@@ -251,11 +254,20 @@ class _HubCarrier(_Carrier):
             self._spawn()
         else:
             native.start_thread(self._run)
+            atexit.register(self._end)
 
     def _run(self) -> None:
         """A native thread of its own, for waiters whose own thread may end before the others are served."""
         self._spawn()
         self._reader.join()
+        self._hub.destroy(destroy_loop=True)
+        self._gone.wake()
+
+    def _end(self) -> None:
+        """At the end of the program: a thread with a hub that outlives the interpreter crashes it."""
+        self._listener.close()
+        self._gone.wait(MAX_PAUSE)
+        native.original('time', 'sleep')(0.01)      # the thread, too, takes leave of the interpreter
 
     def _spawn(self) -> None:
         import gevent
