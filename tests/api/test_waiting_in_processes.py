@@ -47,6 +47,7 @@ PATCHED = '''
     from gevent import monkey
     monkey.patch_all()
     import gevent
+    gevent.get_hub()    # before a thread makes one, too: the imports of two hubs may lock each other up
 '''
 
 FIVE_HUNDRED = '''
