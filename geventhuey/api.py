@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from geventhuey import events
 from geventhuey.clock import Clock, to_datetime, to_timestamp
+from geventhuey.dead_letter import DeadLetter
 from geventhuey.exceptions import (
     ConfigurationError,
     DataStoreGetException,
@@ -29,6 +30,7 @@ from geventhuey.executor import Executor, Outcome
 from geventhuey.function import PeriodicFunction, TaskFunction
 from geventhuey.lease import HandLease
 from geventhuey.message import PERIODIC, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message, check_name
+from geventhuey.once import Once
 from geventhuey.result import EagerTaskResult, TaskResultWrapper
 from geventhuey.revocation import Revocations, field_of, fields_of
 from geventhuey.serializer import Serializer
@@ -57,6 +59,8 @@ T = TypeVar('T')
 #: Seconds that results and revocations are kept for by default.
 WEEK = 7 * 86400.0
 DEFAULT_QUEUE = 'default'
+#: Characters of a key of ``once``.
+MAX_KEY = 500
 #: Where Redis is, for applications that do not say it themselves.
 URL_VARIABLE = 'GEVENTHUEY_URL'
 REDIS_SCHEMES = ('redis://', 'rediss://', 'unix://')
@@ -146,7 +150,8 @@ class Huey:
     # -- decorators -----------------------------------------------------------------------------------------
 
     def task(self, retries: int = 0, retry_delay: float = 0, retries_as_argument: bool = False, include_task: bool = False,
-             name: str | None = None, context: bool = False) -> Callable[[Callable[..., Any]], TaskFunction]:
+             name: str | None = None, context: bool = False,
+             at_most_once: bool = False) -> Callable[[Callable[..., Any]], TaskFunction]:
         """Calls of the decorated function become tasks.
 
         :param retries: how often a task is run again after a failure.
@@ -154,6 +159,8 @@ class Huey:
         :param retries_as_argument: the function gets the retries that are left as ``retries``.
         :param include_task: the function gets the task as ``task``; also named ``context``.
         :param name: the task's name; by default the module and the function's name.
+        :param at_most_once: when its consumer dies (or is stopped) while it runs, it is not run again: who waits for it gets
+            ``TaskLost``, and it is a dead letter.  Retries after a failure are made all the same.
         """
         if callable(retries):
             raise TypeError('write @huey.task() with its parentheses')
@@ -161,22 +168,23 @@ class Huey:
         check_number('retry_delay', retry_delay, MAX_DELAY)
 
         def decorate(func: Callable[..., Any]) -> TaskFunction:
-            cls = task_class(_plain_function(func), name, retries_as_argument, include_task or context)
+            cls = task_class(_plain_function(func), name, retries_as_argument, include_task or context, at_most_once=at_most_once)
             return TaskFunction(self, func, self.registry.register(cls), retries, retry_delay)
         return decorate
 
     def periodic_task(self, validate_datetime: ValidateDatetime,
-                      name: str | None = None) -> Callable[[Callable[..., Any]], PeriodicFunction]:
+                      name: str | None = None, at_most_once: bool = False) -> Callable[[Callable[..., Any]], PeriodicFunction]:
         """Consumers run the decorated function in every minute for which ``validate_datetime(datetime)`` is true.
 
         It runs once per minute, however many consumers there are, and takes no arguments.  A call of it stays a call.
+        ``at_most_once``: a run whose consumer dies is not made up for.
         """
         if not _takes_one_argument(validate_datetime):
             raise TypeError('validate_datetime must be callable with a datetime, as crontab(minute="0") is; '
                             f'not {validate_datetime!r}')
 
         def decorate(func: Callable[..., Any]) -> PeriodicFunction:
-            cls = task_class(_plain_function(func), name, validate_datetime=validate_datetime)
+            cls = task_class(_plain_function(func), name, validate_datetime=validate_datetime, at_most_once=at_most_once)
             required = [parameter.name for parameter in inspect.signature(func).parameters.values()
                         if parameter.default is parameter.empty and parameter.kind in (0, 1, 3)]
             if required:
@@ -371,6 +379,38 @@ class Huey:
         _check_limit(limit, offset)
         entries = self._looked(lambda: self.storage.errors(limit, offset), DataStoreGetException)
         return [self.serializer.loads(entry) for entry in entries]
+
+    # -- dead letters ---------------------------------------------------------------------------------------
+
+    def dead(self, limit: int | None = None) -> list[DeadLetter]:
+        """The tasks that were given up, the last first; ``limit`` of them at most. The last 10,000 are kept.
+
+        They cannot be run (an unknown name, bytes that cannot be read), their consumers died under them too often, or once, when
+        they may run only once.
+        """
+        _check_limit(limit)
+        return [DeadLetter.of(*letter) for letter in self._looked(lambda: self.storage.dead(limit), QueueReadException)]
+
+    def retry_dead(self, task_id: str) -> bool:
+        """The dead letter of this task is in its queue again, as if newly sent; False when there is none."""
+        return bool(self._looked(lambda: self.storage.retry_dead(check_task_id(task_id)), QueueWriteException))
+
+    def purge_dead(self, task_id: str | None = None) -> int:
+        """The dead letter of this task is gone, or all are; answers how many."""
+        which = None if task_id is None else check_task_id(task_id)
+        return self._looked(lambda: self.storage.purge_dead(which), QueueWriteException)
+
+    def once(self, key: str, ttl: float) -> Once:
+        """True for the first one who asks for the key within ``ttl`` seconds, among all processes of the application.
+
+        For tasks that must not do something twice although they may run twice; as a ``with`` block it frees the key when the block
+        raises.  Raises DataStorePutException when the storage cannot be reached.
+        """
+        if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY:
+            raise ConfigurationError(f'a key for once() is a text of 1 to {MAX_KEY} characters, not {key!r:.100}')
+        if check_number('ttl', ttl, MAX_DELAY) <= 0:
+            raise ConfigurationError(f'ttl={ttl}: for how many seconds is the key to be remembered?')
+        return Once(self.storage, key, ttl)
 
     def __len__(self) -> int:
         return self.pending_count()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from geventhuey import events
 from geventhuey.clock import Clock
 from geventhuey.exceptions import MessageError, QueueException, SerializationError, TaskInterrupted
-from geventhuey.message import MAX_MESSAGE, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message
+from geventhuey.message import AT_MOST_ONCE, MAX_MESSAGE, PROOF, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message
 from geventhuey.serializer import Serializer
 from geventhuey.storage import base
 from geventhuey.storage.base import Bury, Delivery, Effect, Enqueue, Keep, NoteError, Publish, Schedule
@@ -24,6 +24,8 @@ logger = logging.getLogger('geventhuey.executor')
 MAX_TEXT, MAX_TRACEBACK = 2000, 10_000
 #: Names of tasks that are not known here that are remembered at most, so that each is logged as an error once.
 MAX_UNKNOWN = 1000
+#: Why a task that may run only once is a dead letter when its consumer stops.
+CUT_OFF = 'its consumer was stopped while it ran, and it may run only once'
 
 FINISHED, FAILED, RETRYING, DEAD, RELEASED = 'finished', 'failed', 'retrying', 'dead', 'released'
 REVOKED_OUTCOME, EXPIRED = 'revoked', 'expired'
@@ -68,7 +70,7 @@ class Executor:
             return self._execute(delivery, message, started)
         except BaseException as exc:        # beside the task itself: an argument that raises as it is read, an interrupt of the log
             if self._is_interrupt(exc):
-                return Outcome(delivery, RELEASED, error=exc)
+                return self._interrupted(delivery, message, exc)
             return self._dead(delivery, message, f'its message or its end cannot be dealt with: {error_text(exc)}')
 
     def _execute(self, delivery: Delivery, message: Message, started: Callable[[bytes], None] | None) -> Outcome:
@@ -93,7 +95,7 @@ class Executor:
             effects = self._result(message, value)
         except BaseException as exc:        # SystemExit, GreenletExit, a Timeout of the user's: all are this task's own affair
             if self._is_interrupt(exc):
-                return Outcome(delivery, RELEASED, error=exc)
+                return self._interrupted(delivery, message, exc)
             # An exception's traceback holds the frames and all that they hold: keep the text, let the rest go.
             error, trace = exc, traceback_text(exc)
             effects = ()
@@ -111,6 +113,16 @@ class Executor:
         if self._listening():
             effects += (Publish(events.event(events.EVENT_FINISHED, task, duration=duration)),)
         return Outcome(delivery, FINISHED, effects, value=value)
+
+    def cut_off(self, delivery: Delivery) -> Outcome:
+        """The end of a task that runs, does not end when it is told to, and may run only once."""
+        return self._dead(delivery, Message.decode(delivery.message), CUT_OFF)
+
+    def _interrupted(self, delivery: Delivery, message: Message, error: BaseException) -> Outcome:
+        """The consumer has interrupted the task: it is for another one, unless it may run only once."""
+        if message.flags & AT_MOST_ONCE:
+            return self._dead(delivery, message, CUT_OFF)
+        return Outcome(delivery, RELEASED, error=error)
 
     def _is_interrupt(self, exc: BaseException) -> bool:
         """True when the consumer's interrupt ended the task, also by way of an error that it caused while it passed through."""
@@ -169,7 +181,7 @@ class Executor:
         """The task once more, with one retry less: at once, or when its delay is over."""
         task.retries -= 1
         task.eta = self._clock.now() + task.retry_delay if task.retry_delay else None
-        task.flags = flags = message.flags & ~REVOKED
+        task.flags = flags = message.flags & ~(REVOKED | REVOKED_FOR_GOOD | PROOF)
         raw = self._registry.message(task, flags)._replace(created=message.created).encode()
         _say(logging.WARNING, '%s %s failed (%s); it is tried again %s, retries left: %d', message.name, message.id, text,
              f'in {task.retry_delay:g} s' if task.retry_delay else 'at once', task.retries)

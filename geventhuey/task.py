@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from geventhuey.clock import Clock, to_datetime, to_timestamp
 from geventhuey.exceptions import ConfigurationError, MessageError, QueueException, SerializationError
-from geventhuey.message import MAX_ID, MAX_NAME, Message
+from geventhuey.message import AT_MOST_ONCE, MAX_ID, MAX_NAME, Message
 from geventhuey.serializer import Serializer, module_name
 
 #: More retries than this are a mistake, and ten years are longer than any queue lives.
@@ -37,6 +37,8 @@ class QueueTask:
     task_name: ClassVar[str] = ''
     #: False when no consumer of another process could import the code.
     importable: ClassVar[bool] = True
+    #: True when it must not be run again after its consumer died or was stopped under it: it is lost then, and a dead letter.
+    at_most_once: ClassVar[bool] = False
 
     def __init__(self, data: Any = None, task_id: str | None = None, execute_time: datetime.datetime | None = None,
                  retries: int = 0, retry_delay: float = 0) -> None:
@@ -49,7 +51,7 @@ class QueueTask:
         self.priority = 0
         self.expires: float | None = None
         self.timeout: float | None = None
-        self.flags = 0
+        self.flags = AT_MOST_ONCE if self.at_most_once else 0
         self.deliveries = 0
 
     @property
@@ -109,7 +111,8 @@ class PeriodicQueueTask(QueueTask):
 
 
 def task_class(func: Callable[..., Any], name: str | None = None, retries_as_argument: bool = False,
-               include_task: bool = False, validate_datetime: ValidateDatetime | None = None) -> type[QueueTask]:
+               include_task: bool = False, validate_datetime: ValidateDatetime | None = None,
+               at_most_once: bool = False) -> type[QueueTask]:
     """A task class for the function, with the name under which messages will know it.
 
     That is the module and the function's name, or ``name`` as it is given.  What is defined in ``__main__`` is named as a consumer
@@ -130,7 +133,7 @@ def task_class(func: Callable[..., Any], name: str | None = None, retries_as_arg
         return func(*args, **kwargs)
 
     members: dict[str, Any] = {'execute': execute, '__module__': module, '__doc__': func.__doc__, '__wrapped__': staticmethod(func),
-                               'task_name': full_name, 'importable': name is not None or home is not None}
+                               'task_name': full_name, 'importable': name is not None or home is not None, 'at_most_once': at_most_once}
     base: type[QueueTask] = QueueTask
     if validate_datetime is not None:
         base = PeriodicQueueTask
