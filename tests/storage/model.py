@@ -88,14 +88,15 @@ class Protocol(RuleBasedStateMachine):
         #: Beats that a reaper has seen, by consumer.
         self.seen: dict[str, list[str]] = {}
 
-    @initialize(priorities=st.lists(any_priority, min_size=4, max_size=8), flags=any_flags, deliveries=st.integers(0, 3))
-    def begin(self, priorities, flags, deliveries):
+    @initialize(priorities=st.lists(any_priority, min_size=4, max_size=8), flags=any_flags, suspects=any_suspects,
+                deliveries=st.sampled_from([(0,), (1,), (0, 2, 3, 3), (3, 2), (3,)]))
+    def begin(self, priorities, flags, suspects, deliveries):
         """Two consumers, one of which holds something."""
-        for priority in priorities:
-            self.enqueue(self.book.next('default', priority, flags)._replace(deliveries=deliveries))
+        for priority, count in zip(priorities, itertools.cycle(deliveries)):
+            self.enqueue(self.book.next('default', priority, flags)._replace(deliveries=count))
         self.start()
         self.start()
-        self.hear_all(self.owners[0], dict.fromkeys(QUEUES, 9), 3)
+        self.hear_all(self.owners[0], dict.fromkeys(QUEUES, 9), 3, suspects)
 
     # -- producers ------------------------------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class Protocol(RuleBasedStateMachine):
             self.book.place(self.book.add(made).id)
 
     @rule(index=any_index, fields=st.sampled_from([(True,), (False,), (True, False), (True, False)]),
-          once=st.tuples(st.booleans(), st.booleans()), signature=st.sampled_from(['', '', 'abc123']))
+          once=st.tuples(st.booleans(), st.booleans()), signature=st.sampled_from(['', 'abc123']))
     def revoke(self, index, fields, once, signature):
         """Mostly of somebody who is about to run; of all of its name, or both."""
         for by_name in fields:

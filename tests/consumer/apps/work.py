@@ -134,6 +134,21 @@ def make_huey(name: str | None = None, url: str | None = None, **settings: Any) 
                 note('swallowed', n, type(exc).__name__)
         note('end', n)
 
+    @huey.task(name='only_once', at_most_once=True)
+    def only_once(n: int, seconds: float) -> int:
+        note('start', n)
+        pause(seconds)
+        return n
+
+    @huey.task(name='stubborn_once', at_most_once=True)
+    def stubborn_once(n: int, seconds: float) -> None:
+        stubborn.call_local(n, seconds)
+
+    @huey.task(name='block_once', at_most_once=True)
+    def block_once(n: int, seconds: float) -> None:
+        note('start', n)
+        spin(seconds)
+
     @huey.task(name='late')
     def late(n: int, seconds: float) -> str:
         """Takes the interrupt for an order to finish its work quickly."""
