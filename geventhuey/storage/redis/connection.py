@@ -99,6 +99,11 @@ class Address:
             kind, params['path'] = UnixDomainSocketConnection, params.pop('unix_socket_path')
         return cls(kind, params)
 
+    @property
+    def is_local(self) -> bool:
+        """True for a socket of this machine, or its loopback interface."""
+        return 'path' in self.settings or str(self.settings.get('host', 'localhost')) in ('localhost', '127.0.0.1', '::1')
+
     def __str__(self) -> str:
         """The address as a URL, without its password."""
         at = self.settings

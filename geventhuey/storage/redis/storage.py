@@ -62,6 +62,7 @@ class RedisStorage(BaseStorage):
         super().__init__(name, max_errors)
         self.read_timeout = read_timeout
         self.address = Address.of(url, connection_pool, connection_params)
+        self.is_local = self.address.is_local
         self.keys = Keys(name)
         self._patience = PATIENCE
         self._lines: Lines | FixedLine = Lines(self._connect)
