@@ -141,7 +141,7 @@ class Huey:
         self.revocations = Revocations(storage, self.envelope, self.clock, WEEK)
         if self.serializer.name == 'pickle-any' and not self.envelope.signs and not storage.is_local:
             warnings.warn("serializer='pickle-any' without a secret: whoever can write to this Redis can run code in the consumers; "
-                          'set secret= or GEVENTHUEY_SECRET, or use another serializer', RuntimeWarning, stacklevel=4)
+                          'set secret= or GEVENTHUEY_SECRET, or use another serializer', RuntimeWarning, stacklevel=3)
 
     @property
     def immediate(self) -> bool:
