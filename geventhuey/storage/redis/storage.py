@@ -30,7 +30,9 @@ from geventhuey.storage.base import (
     Settlement,
     Standing,
 )
-from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, Address, Command, SharedLink, translated
+from geventhuey.storage.redis.address import Address
+from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, Command, SharedLink, translated
+from geventhuey.storage.redis.discovery import CLUSTER
 from geventhuey.storage.redis.keys import Keys
 from geventhuey.storage.redis.lines import FixedLine, Lines
 from geventhuey.storage.redis.listener import EventListener, ResultListener
@@ -51,17 +53,18 @@ _STANDINGS = {standing.value: standing for standing in Standing}
 class RedisStorage(BaseStorage):
     """Tasks in Redis 6.2 or later, or Valkey.
 
-    ``url`` (``redis://``, ``rediss://``, ``unix://``), ``connection_pool`` (a ``redis.ConnectionPool``, for its address only: the
-    connections are our own) or the address keywords of ``redis.Redis`` say where; more than one of the three is an error.
-    ``read_timeout`` is how long ``dequeue`` waits in seconds when the application is ``blocking``.
+    ``url`` (``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``redis+cluster://``), ``connection_pool`` (a
+    ``redis.ConnectionPool``, for its address only: the connections are our own) or the address keywords of ``redis.Redis`` say
+    where; more than one of the three is an error.  ``read_timeout`` is how long ``dequeue`` waits in seconds when the application
+    is ``blocking``.
     """
 
     def __init__(self, name: str, url: str | None = None, connection_pool: Any = None, read_timeout: float = 1.0,
                  max_errors: int = 1000, **connection_params: Any) -> None:
         super().__init__(name, max_errors)
         self.read_timeout = read_timeout
-        self.address = Address.of(url, connection_pool, connection_params)
         self.keys = Keys(name)
+        self.address = Address.of(url, connection_pool, connection_params, self.keys.prefix)
         self._patience = PATIENCE
         self._lines: Lines | FixedLine = Lines(self._connect)
         self._results = ResultListener(functools.partial(self._connect, 'results'))
@@ -98,7 +101,7 @@ class RedisStorage(BaseStorage):
         compatible = info.get('redis_version', '0')
         if tuple(int(part) for part in compatible.split('.')[:2] if part.isdigit()) < OLDEST_REDIS:
             raise StorageRefused(f'{product} {version} at {self.describe()} is too old: 6.2 or later is needed')
-        return f'{product} {version}', [*_warnings(info), *self._publishing_warnings()]
+        return f'{product} {version}', [*_warnings(info, self.address.is_cluster), *self._publishing_warnings()]
 
     def _publishing_warnings(self) -> list[str]:
         """What it means when this user may not publish."""
@@ -373,10 +376,13 @@ class RedisStorage(BaseStorage):
         self._calls([('PUBLISH', self.keys.events, event) for event in events])
 
     def listener(self) -> Any:
-        """A ``redis.client.PubSub`` that is subscribed to the events."""
+        """A ``redis.client.PubSub`` that is subscribed to the events.
+
+        On a cluster it is connected to the node that serves the application.  Consumers announce to those who listen there: when
+        the slot has moved to another node, listeners hear nothing until they connect anew.
+        """
         import redis
-        at = self.address
-        pool = redis.ConnectionPool(connection_class=at.connection_class, **{**at.settings, 'socket_timeout': None, 'protocol': 2})
+        pool = self.address.pool(f'geventhuey:{self.name}:events')
         pubsub = redis.Redis(connection_pool=pool).pubsub()
         pubsub.subscribe(self.keys.events)
         return pubsub
@@ -388,7 +394,7 @@ class RedisStorage(BaseStorage):
 
     def _script(self, name: str, keys: Sequence[str], *args: Any, once: bool = False) -> Any:
         """The script's answer. ``once``: it must not be repeated when its outcome is unknown."""
-        source = script(name)
+        source = script(name, self.address.is_cluster)
         try:
             return self._call(('EVALSHA', source.sha, len(keys), *keys, *args), once=once)
         except StorageError as exc:
@@ -463,12 +469,15 @@ def _info(text: bytes) -> dict[str, str]:
     return {name: value for name, _, value in lines}
 
 
-def _warnings(info: Mapping[str, str]) -> Iterator[str]:
+def _warnings(info: Mapping[str, str], is_cluster: bool) -> Iterator[str]:
     """What may lose tasks, by the way this server is set up."""
     if info.get('maxmemory', '0') != '0' and info.get('maxmemory_policy', 'noeviction') != 'noeviction':
         yield (f'maxmemory-policy is {info["maxmemory_policy"]}: when memory is full, Redis will throw tasks away; '
                f'set maxmemory-policy noeviction')
     if info.get('role', 'master') != 'master':
         yield 'this Redis is a replica: it cannot be written to'
+    if info.get('redis_mode') == 'cluster' and not is_cluster:
+        yield (f'this is a node of a Redis Cluster: use {CLUSTER}://, which finds the node that serves the application, and loses '
+               f'nothing when its slot moves to another one')
     if info.get('aof_enabled', '0') == '0':
         yield 'appendonly is off: if Redis itself dies, what came after its last snapshot is lost'
