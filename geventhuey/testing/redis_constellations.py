@@ -27,7 +27,7 @@ from geventhuey.testing.redis_server import RedisServer
 
 #: Seconds within which the servers have to agree, on a loaded machine.
 BOUND = 60.0
-SLOTS = 16384
+SLOTS, NODES = 16384, 3
 #: Slots in one command, and keys that move at once, at most.
 CHUNK = 4096
 KEYS = 100
@@ -78,21 +78,26 @@ class SentinelSet(_Constellation):
     :param password: of the servers, for the default user.
     :param sentinel_password: of the sentinels.
     :param down_after_ms: milliseconds of silence after which a sentinel thinks that a server is down.
+    :param min_replicas: a server without so many replicas takes no writes; with 1, a master that has been replaced is none any more.
     """
 
-    def __init__(self, service: str = 'tasks', password: str = '', sentinel_password: str = '', down_after_ms: int = 1000) -> None:
+    def __init__(self, service: str = 'tasks', password: str = '', sentinel_password: str = '', down_after_ms: int = 1000,
+                 min_replicas: int = 0) -> None:
         super().__init__()
         self.service = service
         self.password = password
         self.sentinel_password = sentinel_password
         self.down_after_ms = down_after_ms
+        self.min_replicas = min_replicas
         self.servers: list[RedisServer] = []
         self.sentinels: list[RedisServer] = []
 
     def start(self) -> None:
-        secret = ['--requirepass', self.password, '--masterauth', self.password] if self.password else []
-        first = self._started(RedisServer(appendonly=True, extra=secret))
-        second = self._started(RedisServer(appendonly=True, extra=['--replicaof', '127.0.0.1', str(first.port), *secret]))
+        extra = ['--min-replicas-to-write', str(self.min_replicas)]
+        if self.password:
+            extra += ['--requirepass', self.password, '--masterauth', self.password]
+        first = self._started(RedisServer(appendonly=True, extra=extra))
+        second = self._started(RedisServer(appendonly=True, extra=['--replicaof', '127.0.0.1', str(first.port), *extra]))
         self.servers = [first, second]
         wait_until(lambda: self._client(second).info('replication').get('master_link_status') == 'up', 'a replica')
         lines = f'sentinel auth-pass {self.service} {self.password}\n' if self.password else ''
@@ -173,28 +178,42 @@ class SentinelSet(_Constellation):
 
 
 class ClusterSet(_Constellation):
-    """Three nodes of a Redis Cluster, each with a third of the slots."""
+    """Three nodes of a Redis Cluster, each with a third of the slots.
 
-    def __init__(self, nodes: int = 3) -> None:
+    :param with_replicas: each of them has a replica, which takes its place when it is gone.
+    :param node_timeout_ms: milliseconds of silence after which the others think that a node is gone.
+    """
+
+    def __init__(self, with_replicas: bool = False, node_timeout_ms: int = 5000) -> None:
         super().__init__()
-        self._count = nodes
+        self.with_replicas = with_replicas
+        self.node_timeout_ms = node_timeout_ms
         self.nodes: list[RedisServer] = []
+        self.replicas: list[RedisServer] = []
 
     def start(self) -> None:
-        self.nodes = [self._started(RedisServer(appendonly=True, extra=['--cluster-enabled', 'yes', '--cluster-node-timeout', '5000']))
-                      for _ in range(self._count)]
+        self.nodes = [self._node() for _ in range(NODES)]
+        self.replicas = [self._node() for _ in self.nodes if self.with_replicas]
         for index, node in enumerate(self.nodes):
-            slots = range(SLOTS * index // self._count, SLOTS * (index + 1) // self._count)
+            slots = range(SLOTS * index // NODES, SLOTS * (index + 1) // NODES)
             for start in range(0, len(slots), CHUNK):
                 self._on(node, 'CLUSTER', 'ADDSLOTS', *slots[start:start + CHUNK])
             self._on(node, 'CLUSTER', 'SET-CONFIG-EPOCH', index + 1)
-        for node in self.nodes[1:]:
+        for node in (*self.nodes[1:], *self.replicas):
             self._on(self.nodes[0], 'CLUSTER', 'MEET', '127.0.0.1', node.port)
         wait_until(self._is_complete, 'nodes that agree')
+        for node, replica in zip(self.nodes, self.replicas):
+            self._on(replica, 'CLUSTER', 'REPLICATE', self._on(node, 'CLUSTER', 'MYID').decode())
+        wait_until(lambda: all(b'master_link_status:up' in self._on(replica, 'INFO', 'replication') for replica in self.replicas),
+                   'replicas that follow')
 
     def __enter__(self) -> ClusterSet:
         self.start()
         return self
+
+    def _node(self) -> RedisServer:
+        return self._started(RedisServer(appendonly=True, extra=[
+            '--cluster-enabled', 'yes', '--cluster-node-timeout', str(self.node_timeout_ms), '--cluster-require-full-coverage', 'no']))
 
     @property
     def url(self) -> str:
@@ -207,8 +226,12 @@ class ClusterSet(_Constellation):
         return int(key_slot(key.encode()))
 
     def owner(self, slot: int) -> RedisServer:
-        """The node that serves the slot, as it says itself."""
-        return next(node for node in self.nodes if self._slots(node).get(slot) == node.port)
+        """The node that serves the slot, as soon as one says so of itself."""
+        def found() -> RedisServer | None:
+            return next((node for node in (*self.nodes, *self.replicas) if node.is_running and self._slots(node).get(slot) == node.port),
+                        None)
+        server: RedisServer = wait_until(found, f'an owner of slot {slot}')
+        return server
 
     def migrate(self, slot: int, to: RedisServer, at_once: int = KEYS, pause: float = 0.0) -> int:
         """The slot has moved to the node, ``at_once`` keys at a time with a pause after each time; answers how many keys moved."""
@@ -240,8 +263,8 @@ class ClusterSet(_Constellation):
             self._on(node, 'CLUSTER', 'SETSLOT', slot, 'NODE', names[to.port])
 
     def _is_complete(self) -> bool:
-        return all(b'cluster_state:ok' in self._on(node, 'CLUSTER', 'INFO') and len(set(self._slots(node).values())) == self._count
-                   and len(self._slots(node)) == SLOTS for node in self.nodes)
+        return all(b'cluster_state:ok' in self._on(node, 'CLUSTER', 'INFO') and len(set(self._slots(node).values())) == NODES
+                   and len(self._slots(node)) == SLOTS for node in (*self.nodes, *self.replicas))
 
     def _slots(self, node: RedisServer) -> dict[int, int]:
         """The port that serves each slot, as the node knows it."""

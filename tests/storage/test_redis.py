@@ -20,7 +20,7 @@ from geventhuey.exceptions import (
 from geventhuey.storage import base
 from geventhuey.storage.base import Keep, NoteError, Publish, Settlement, task_field
 from geventhuey.storage.redis import RedisStorage
-from geventhuey.storage.redis.connection import IDLE, translated
+from geventhuey.storage.redis.connection import IDLE, Moved, translated
 from geventhuey.storage.redis.discovery import SCHEMES
 from geventhuey.testing.redis_server import RedisServer
 from tests.storage.kit import (
@@ -408,7 +408,7 @@ def test_who_may_not_publish_is_warned_and_served(own_kit, server):
     ('ERR max number of clients reached', StorageUnavailable),
     ('NOPERM this user has no permissions', StorageRefused),
     ('NOAUTH Authentication required.', StorageRefused),
-    ('MOVED 3999 127.0.0.1:6381', StorageUnavailable),
+    ('MOVED 3999 127.0.0.1:6381', Moved),
     ('ASK 3999 127.0.0.1:6381', StorageUnavailable),
     ('TRYAGAIN Multiple keys request during rehashing of slot', StorageUnavailable),
     ('CLUSTERDOWN Hash slot not served', StorageUnavailable),

@@ -48,6 +48,10 @@ _ELSEWHERE = ('MOVED', 'ASK', 'READONLY', 'MASTERDOWN', 'CLUSTERDOWN', 'NOREPLIC
 _REFUSED = ('NOAUTH', 'WRONGPASS', 'NOPERM', 'DENIED')
 
 
+class Moved(StorageUnavailable):
+    """The keys are on another server, which a new connection finds; nothing was done."""
+
+
 def translated(text: str, where: str = '') -> StorageError:
     """The error for what the server said."""
     text, word = _first_word(text)
@@ -57,7 +61,7 @@ def translated(text: str, where: str = '') -> StorageError:
     if word in _REFUSED or 'invalid password' in text.lower() or 'invalid username' in text.lower():
         return StorageRefused(f'Redis{at} refuses: {text}')
     if word == 'MOVED':
-        return StorageUnavailable(f'Redis{at} does not serve this slot of the cluster (redis+cluster:// finds who does): {text}')
+        return Moved(f'Redis{at} does not serve this slot of the cluster (redis+cluster:// finds who does): {text}')
     if 'attempted to access a non local key' in text:       # by the first line of a script for clusters: nothing was done
         return StorageUnavailable(f'Redis{at}: the slot is on its way to another node of the cluster, trying again: {text}')
     if word in _NOT_NOW or 'max number of clients' in text or 'while the cluster is down' in text:

@@ -31,7 +31,7 @@ from geventhuey.storage.base import (
     Standing,
 )
 from geventhuey.storage.redis.address import Address
-from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, Command, SharedLink, translated
+from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, Command, Moved, SharedLink, translated
 from geventhuey.storage.redis.discovery import CLUSTER
 from geventhuey.storage.redis.keys import Keys
 from geventhuey.storage.redis.lines import FixedLine, Lines
@@ -247,7 +247,10 @@ class RedisStorage(BaseStorage):
         # Redis rounds 0 up to "for ever", and may be 100 ms late
         command = ('BZPOPMIN', *map(self.keys.wake, queues), f'{max(0.01, timeout):.3f}')
         with self._lines.waiting() as line:
-            return _checked(line.call((command,), timeout + ANSWER_TIMEOUT)[0]) is not None
+            try:
+                return _checked(line.call((command,), timeout + ANSWER_TIMEOUT)[0]) is not None
+            except Moved:               # while we waited; who looks now, finds where it is
+                return False
 
     # -- results --------------------------------------------------------------------------------------------
 
@@ -409,16 +412,21 @@ class RedisStorage(BaseStorage):
     def _calls(self, commands: Sequence[Command], once: bool = False, decisive: int | None = None) -> list[Any]:
         """The answers, or the first ``decisive`` ones.
 
-        What certainly was not done (and, unless ``once``, what may have been) is tried again while patience lasts.
+        What certainly was not done (and, unless ``once``, what may have been) is tried again while patience lasts; what is
+        elsewhere now, at once.
         """
         if not commands:
             return []
         give_up = time.monotonic() + self._patience
         pause = 0.05
+        was_moved = not self.address.is_cluster
         while True:
             try:
                 return [_checked(answer) for answer in self._lines.line().call(commands)[:decisive]]
             except StorageUnavailable as exc:
+                if isinstance(exc, Moved) and not was_moved:
+                    was_moved = True
+                    continue
                 if (once and isinstance(exc, StorageOutcomeUnknown)) or time.monotonic() + pause > give_up:
                     raise
             time.sleep(pause)
