@@ -180,7 +180,10 @@ def _with_gevent_sockets(kind: type[Any]) -> type[Any]:
             return self._secured(sock) if isinstance(self, SSLConnection) else sock
 
         def _secured(self, sock: Any) -> Any:
-            context = ssl.create_default_context()
+            # not gevent's create_default_context(): where nothing is patched, it makes one of Python's, which blocks the hub
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.verify_flags = ssl.create_default_context().verify_flags
+            context.load_default_certs()
             context.check_hostname = self.check_hostname
             context.verify_mode = self.cert_reqs
             if self.certfile or self.keyfile:

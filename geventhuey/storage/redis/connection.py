@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -134,6 +135,45 @@ class Link:
 
     def close(self) -> None:
         self._sock.close()
+
+
+class TwoWay:
+    """A socket on which one native thread reads for as long as it takes, while others write: one at a time, as OpenSSL wants it.
+
+    Who reads waits outside, and has no time limit; who writes has the usual one.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._lock = native.lock()
+        self.fileno, self.close = sock.fileno, sock.close
+
+    def shutdown(self, how: int) -> None:
+        """Both sides find the end; from any thread, so without a word to OpenSSL."""
+        socket.socket.shutdown(self._sock, how)
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Each way has its own."""
+
+    def recv(self, size: int) -> bytes:
+        """What comes next, as soon as it comes; nothing at the end."""
+        poll = native.original('select', 'poll')()
+        poll.register(self._sock.fileno(), select.POLLIN)
+        while True:
+            with self._lock:
+                self._sock.settimeout(0.0)
+                try:
+                    data: bytes = self._sock.recv(size)
+                    return data
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    pass
+            poll.poll()
+
+    def sendall(self, data: bytes | memoryview) -> None:
+        """The data are on their way."""
+        with self._lock:
+            self._sock.settimeout(ANSWER_TIMEOUT)
+            self._sock.sendall(data)
 
 
 class _Request:
