@@ -44,9 +44,10 @@ _NOT_ENOUGH = object()
 #: First words of answers that say "not now": nothing was done, and the same may work later.
 _NOT_NOW = ('LOADING', 'BUSY', 'MASTERDOWN', 'CLUSTERDOWN', 'TRYAGAIN', 'READONLY', 'NOREPLICAS', 'MISCONF', 'OOM', 'UNKILLABLE',
             'MOVED', 'ASK', 'UNBLOCKED')
+_REFUSED = ('NOAUTH', 'WRONGPASS', 'NOPERM', 'DENIED')
+_REFUSALS = ('invalid password', 'invalid username', "the user executing the script can't", 'acl failure in script')
 #: Those that say that another server may be the right one by now.
 _ELSEWHERE = ('MOVED', 'ASK', 'READONLY', 'MASTERDOWN', 'CLUSTERDOWN', 'NOREPLICAS', 'UNBLOCKED')
-_REFUSED = ('NOAUTH', 'WRONGPASS', 'NOPERM', 'DENIED')
 
 
 class Moved(StorageUnavailable):
@@ -59,7 +60,7 @@ def translated(text: str, where: str = '') -> StorageError:
     at = f' at {where}' if where else ''
     if word == 'OOM':
         return StorageUnavailable(f'Redis{at} is out of memory (maxmemory): {text}')
-    if word in _REFUSED or 'invalid password' in text.lower() or 'invalid username' in text.lower():
+    if word in _REFUSED or any(part in text.lower() for part in _REFUSALS):
         return StorageRefused(f'Redis{at} refuses: {text}')
     if word == 'MOVED':
         return Moved(f'Redis{at} does not serve this slot of the cluster (redis+cluster:// finds who does): {text}')
