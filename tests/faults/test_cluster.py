@@ -112,7 +112,7 @@ def test_a_script_in_a_slot_that_moves_fails_before_it_writes(servers):
                 storage.take_due(time.time(), 10)
             for verb in (consumer.fetch, lambda: storage.beat('consumer'), lambda: storage.schedule(messages('c')[0], delay=60),
                          lambda: storage.release('consumer', 10), lambda: storage.note_error(b'entry'),
-                         lambda: storage.held('consumer'), lambda: storage.adopt('nobody')):
+                         lambda: storage.held('consumer'), lambda: storage.adopt('nobody'), storage.results, storage.flush):
                 with pytest.raises(StorageUnavailable, match='on its way to another node|ASK|TRYAGAIN'):
                     verb()
             assert {key: client.dump(key) for key in client.keys('gh:{halfway}:*')} == before

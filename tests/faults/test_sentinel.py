@@ -44,8 +44,9 @@ def produce_until(producer: Producer, seconds: float, over: threading.Event) -> 
     return thread
 
 
+@pytest.mark.parametrize('how', ['is killed', 'stands still'])
 @KINDS
-def test_a_master_that_is_killed_costs_nothing_that_was_replicated(servers, work, options):
+def test_a_master_that_ends_costs_nothing_that_was_replicated(servers, work, options, how):
     consumer = work.consume(*options)
     producer, over = Producer(work), threading.Event()
     thread = produce_until(producer, 0.5, over)
@@ -54,8 +55,8 @@ def test_a_master_that_is_killed_costs_nothing_that_was_replicated(servers, work
         came_over = set(producer.done)
         replicated(servers)
         master = servers.master
-        master.kill()
-        at_the_kill = set(producer.done)
+        master.kill() if how == 'is killed' else master.pause()
+        at_the_end = set(producer.done)
         new = servers.wait_for_master(other_than=master)
         work.journal.wait_for('end', work.journal.count('end') + 100)
     finally:
@@ -66,14 +67,15 @@ def test_a_master_that_is_killed_costs_nothing_that_was_replicated(servers, work
     twice = [n for n, times in work.journal.times('start').items() if times > 1]
     print(f'{producer.count} tasks: {producer.refused} times refused, {len(producer.unknown)} unknown, {len(lost)} lost, '
           f'{len(twice)} ran twice')
-    assert len(came_over) >= 40 and len(producer.done.keys() - at_the_kill) >= 50
-    assert lost <= at_the_kill - came_over          # what Redis had said yes to and not yet passed on
-    assert len(twice) <= 60                         # what ran at the kill
+    assert len(came_over) >= 40 and len(producer.done.keys() - at_the_end) >= 50
+    assert lost <= at_the_end - came_over          # what Redis had said yes to and not yet passed on
+    assert len(twice) <= 60                         # what ran at the end of it
     producer.check_results(producer.done.keys() - lost)
-    check_said(consumer)
+    # one that stands still is noticed by each part of the consumer in its own time
+    check_said(consumer, at_most=1 if how == 'is killed' else 4)
     assert consumer.lines('the storage is away'), consumer.text()
     # the old one comes back as a replica: nobody takes it for the master
-    master.start()
+    master.start() if how == 'is killed' else master.resume()
     for n in range(10):
         producer.send(0.01 * n)
     producer.check_results(range(producer.count - 10, producer.count))

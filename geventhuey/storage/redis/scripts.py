@@ -15,10 +15,12 @@ class Script(NamedTuple):
     sha: str
 
 
+#: The end of the name of a key that never exists.
+NEVER = 'never'
 #: The first line of a script for a cluster: it looks at a key that never exists.  While a slot moves to another node, a script that
 #: looks at a key which is not there (any more) fails in the middle, after what it has written already (the keys that it names are
 #: looked at before it runs, those that it makes out of a prefix are not).  With this line it fails before it has written anything.
-GUARD = "redis.call('EXISTS', string.match(KEYS[1], '^gh:{.-}:') .. 'never')\n"
+GUARD = f"redis.call('EXISTS', string.match(KEYS[1], '^gh:{{.-}}:') .. '{NEVER}')\n"
 
 
 @functools.cache

@@ -36,7 +36,7 @@ from geventhuey.storage.redis.discovery import CLUSTER
 from geventhuey.storage.redis.keys import Keys
 from geventhuey.storage.redis.lines import FixedLine, Lines
 from geventhuey.storage.redis.listener import EventListener, ResultListener
-from geventhuey.storage.redis.scripts import script
+from geventhuey.storage.redis.scripts import NEVER, script
 
 OLDEST_REDIS = (6, 2)
 #: Seconds that a producer tries for when Redis cannot be reached, so that a web request fails fast; an engine's part has its own
@@ -433,7 +433,9 @@ class RedisStorage(BaseStorage):
             pause *= 2
 
     def _scan(self, pattern: str) -> Iterator[list[bytes]]:
-        """Keys that match, in portions; a key may come twice."""
+        """Keys that match, in portions; a key may come twice. Raises StorageUnavailable while a slot moves: some are elsewhere."""
+        if self.address.is_cluster:
+            self._call(('EXISTS', self.keys.prefix + NEVER))
         cursor = b'0'
         escaped = pattern.replace('[', r'\[').replace('?', r'\?')
         while True:
