@@ -190,9 +190,9 @@ def _with_gevent_sockets(kind: type[Any]) -> type[Any]:
                 context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
             if self.ca_certs or self.ca_path or self.ca_data:
                 context.load_verify_locations(self.ca_certs, self.ca_path, self.ca_data)
-            if self.ssl_min_version is not None:
+            if getattr(self, 'ssl_min_version', None) is not None:         # redis-py 5.0 does not have these two
                 context.minimum_version = self.ssl_min_version
-            if self.ssl_ciphers:
+            if getattr(self, 'ssl_ciphers', None):
                 context.set_ciphers(self.ssl_ciphers)
             return context.wrap_socket(sock, server_hostname=self.host)
 
