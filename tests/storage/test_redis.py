@@ -18,7 +18,7 @@ from geventhuey.exceptions import (
     StorageUnavailable,
 )
 from geventhuey.storage import base
-from geventhuey.storage.base import Keep, NoteError, Publish, Settlement, task_field
+from geventhuey.storage.base import Keep, NoteError, Publish, Revocation, Settlement, task_field
 from geventhuey.storage.redis import RedisStorage
 from geventhuey.storage.redis.connection import IDLE, Moved, translated
 from geventhuey.storage.redis.discovery import SCHEMES
@@ -220,6 +220,69 @@ def test_an_effect_that_is_refused_leaves_its_delivery_in_flight(redis_kit):
     redis_kit.raw.delete(storage.keys.errors)
     assert consumer.settle(a, effects=[NoteError(b'entry')]) == [True]
     assert storage.errors() == [b'entry']
+
+
+# -- a server that is the wrong one ------------------------------------------------------------------------------
+
+@pytest.fixture
+def demoted(server):
+    """The server is a replica, of a master that is not there."""
+    server.command('REPLICAOF', '127.0.0.1', '1')
+    yield server
+    server.command('REPLICAOF', 'NO', 'ONE')
+
+
+def client_of(kit):
+    """The number of the connection that the storage's callers share."""
+    found = [client['id'] for client in kit.raw.client_list() if client['name'] == f'geventhuey:{kit.name}:producer']
+    return int(found[0]) if found else None
+
+
+@pytest.mark.parametrize('write', [
+    lambda storage: storage.enqueue(messages('a')), lambda storage: storage.schedule(message('a'), delay=1), lambda storage: storage.trim(),
+], ids=['command', 'script', 'script that may be repeated'])
+def test_a_server_that_is_a_replica_now_is_left_and_nothing_was_done(server, own_kit, write):
+    storage = own_kit.storage
+    storage.revoke(task_field('a'), Revocation(PAST, False), 0.001)
+    storage._patience = 0.0
+    before = client_of(own_kit)
+    server.command('REPLICAOF', '127.0.0.1', '1')
+    try:
+        with pytest.raises(StorageUnavailable, match='READONLY') as caught:
+            write(storage)
+        assert not isinstance(caught.value, StorageOutcomeUnknown)
+        eventually(lambda: client_of(own_kit) is None)
+        storage.errors()
+        assert client_of(own_kit) > before
+    finally:
+        server.command('REPLICAOF', 'NO', 'ONE')
+    assert storage.pending_count('default') == storage.scheduled_count() == 0
+    write(storage)
+
+
+def test_who_shares_the_connection_with_somebody_who_is_told_to_go_elsewhere_has_its_answers(own_kit, demoted):
+    storage = own_kit.storage
+    storage._patience = 0.0
+    wrong = []
+
+    def run(number):
+        for _ in range(100):
+            try:
+                if number % 2:
+                    storage.enqueue(messages('a'))
+                    wrong.append('it was enqueued')
+                else:
+                    storage.errors()
+            except StorageUnavailable as exc:
+                if 'READONLY' not in str(exc) or not number % 2:
+                    wrong.append(exc)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 # -- addresses and passwords ------------------------------------------------------------------------------------
