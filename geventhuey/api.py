@@ -68,7 +68,8 @@ MAX_KEY = 500
 URL_VARIABLE = 'GEVENTHUEY_URL'
 #: What signs, for applications that do not say it themselves.
 SECRET_VARIABLE = 'GEVENTHUEY_SECRET'
-REDIS_SCHEMES = ('redis://', 'rediss://', 'unix://')
+REDIS_SCHEMES = ('redis://', 'rediss://', 'unix://', 'redis+sentinel://', 'rediss+sentinel://', 'redis+cluster://',
+                 'rediss+cluster://')
 
 
 class Huey:
@@ -117,14 +118,17 @@ class Huey:
 
     @staticmethod
     def from_url(url: str, name: str = 'huey', **settings: Any) -> Huey:
-        """The application at a URL: ``redis://``, ``rediss://``, ``unix://`` or ``memory://``."""
+        """The application at a URL: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``redis+cluster://`` or
+        ``memory://``.
+        """
         scheme, slashes, _ = url.partition('://')
         if scheme == 'memory':
             return MemoryHuey(name, **settings)
         if url.startswith(REDIS_SCHEMES):
             return RedisHuey(name, url=url, **settings)
         begins = f'that begins with {scheme!r}' if slashes else 'without ://'       # the rest may hold a password
-        raise ConfigurationError(f'a URL {begins} is not understood: use redis://, rediss://, unix:// or memory://')
+        raise ConfigurationError(f'a URL {begins} is not understood: use redis://, rediss://, unix://, redis+sentinel://, '
+                                 'redis+cluster:// or memory://')
 
     def get_storage(self, **storage_kwargs: Any) -> BaseStorage:
         """The storage; override it in a subclass."""

@@ -109,7 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
     groups['time'].add_argument('-u', '--utc', dest='utc', action='store_true', help='crontab means UTC (the default)')
     storage = parser.add_argument_group('storage')
     storage.add_argument('--url', metavar='URL', help='where the tasks are, instead of what the application says: redis://host:port/db, '
-                         'rediss://..., unix://path (applications that do not say it use $GEVENTHUEY_URL)')
+                         'rediss://..., unix://path, redis+sentinel://host:port,host:port/service, redis+cluster://host:port,host:port '
+                         '(applications that do not say it use $GEVENTHUEY_URL)')
     log = parser.add_argument_group('log')
     log.add_argument('-l', '--logfile', metavar='FILE', help='write the log there instead of to stderr; it may be rotated')
     level = log.add_mutually_exclusive_group()
