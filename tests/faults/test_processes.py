@@ -1,4 +1,4 @@
-"""Consumers are killed and stopped, one or all, at every point of their work: nothing is lost, and every second run has a reason."""
+"""Consumers are killed and stopped, one or all, at every point of their work: nothing is lost, every second run has a reason."""
 
 from __future__ import annotations
 
