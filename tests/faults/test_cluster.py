@@ -86,7 +86,7 @@ def test_a_slot_that_moves_slowly_holds_everything_up_and_loses_nothing(servers,
         producer.send(0.1)
     work.journal.wait_for('start', 30)
     with servers.migrating(slot, to=others(servers, slot)[0]) as step:
-        consumer.wait_for('the storage is away.*(on its way to another node|ASK)')
+        consumer.wait_for('the storage is away.*(on its way to another node|ASK|TRYAGAIN)')
         deadline = time.monotonic() + 5         # longer than the lease
         while time.monotonic() < deadline:
             step(1)
