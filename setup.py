@@ -26,6 +26,7 @@ TEST = [
     'docutils',
     'flask',
     'hypothesis',
+    'msgpack',
     'psutil',
     'pytest>=8',
     'pytest-benchmark',
@@ -79,6 +80,7 @@ setup(
         'tqdm>=4.66',
     ],
     extras_require={
+        'msgpack': ['msgpack>=1.0'],
         'test': TEST,
         'dev': DEV,
     },

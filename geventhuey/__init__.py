@@ -3,6 +3,7 @@
 from geventhuey.api import Huey, MemoryHuey, RedisHuey
 from geventhuey.clock import Clock, ManualClock
 from geventhuey.crontab import crontab
+from geventhuey.dead_letter import DeadLetter
 from geventhuey.exceptions import (
     ConfigurationError,
     DataStoreGetException,
@@ -18,6 +19,7 @@ from geventhuey.exceptions import (
     ScheduleAddException,
     ScheduleReadException,
     SerializationError,
+    SignatureError,
     TaskException,
     TaskInterrupted,
     TaskLost,
@@ -32,8 +34,9 @@ __version__ = '0.1.0'
 Result = TaskResultWrapper
 
 __all__ = [
-    'Clock', 'ConfigurationError', 'DataStoreGetException', 'DataStorePutException', 'DataStoreTimeout', 'EnqueueOutcomeUnknown', 'Huey',
+    'Clock', 'ConfigurationError', 'DataStoreGetException', 'DataStorePutException', 'DataStoreTimeout', 'DeadLetter',
+    'EnqueueOutcomeUnknown', 'Huey',
     'ManualClock', 'MemoryHuey', 'PeriodicQueueTask', 'QueueException', 'QueueReadException', 'QueueRemoveException', 'QueueTask',
     'QueueWriteException', 'RedisHuey', 'Result', 'ResultConsumed', 'ResultTimeout', 'ScheduleAddException', 'ScheduleReadException',
-    'SerializationError', 'TaskException', 'TaskInterrupted', 'TaskLost', 'TaskResultWrapper', 'TaskRevoked', 'crontab',
+    'SerializationError', 'SignatureError', 'TaskException', 'TaskInterrupted', 'TaskLost', 'TaskResultWrapper', 'TaskRevoked', 'crontab',
 ]

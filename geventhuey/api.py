@@ -6,11 +6,14 @@ import datetime
 import inspect
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from geventhuey import events
 from geventhuey.clock import Clock, to_datetime, to_timestamp
+from geventhuey.dead_letter import DeadLetter
+from geventhuey.envelope import ERROR, RESULT, Envelope, Secrets
 from geventhuey.exceptions import (
     ConfigurationError,
     DataStoreGetException,
@@ -22,6 +25,7 @@ from geventhuey.exceptions import (
     QueueWriteException,
     ScheduleAddException,
     ScheduleReadException,
+    SerializationError,
     StorageError,
     StorageOutcomeUnknown,
 )
@@ -29,6 +33,7 @@ from geventhuey.executor import Executor, Outcome
 from geventhuey.function import PeriodicFunction, TaskFunction
 from geventhuey.lease import HandLease
 from geventhuey.message import PERIODIC, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message, check_name
+from geventhuey.once import Once
 from geventhuey.result import EagerTaskResult, TaskResultWrapper
 from geventhuey.revocation import Revocations, field_of, fields_of
 from geventhuey.serializer import Serializer
@@ -57,8 +62,12 @@ T = TypeVar('T')
 #: Seconds that results and revocations are kept for by default.
 WEEK = 7 * 86400.0
 DEFAULT_QUEUE = 'default'
+#: Characters of a key of ``once``.
+MAX_KEY = 500
 #: Where Redis is, for applications that do not say it themselves.
 URL_VARIABLE = 'GEVENTHUEY_URL'
+#: What signs, for applications that do not say it themselves.
+SECRET_VARIABLE = 'GEVENTHUEY_SECRET'
 REDIS_SCHEMES = ('redis://', 'rediss://', 'unix://', 'redis+sentinel://', 'rediss+sentinel://', 'redis+cluster://',
                  'rediss+cluster://')
 
@@ -74,7 +83,11 @@ class Huey:
     :param store_errors: keep errors, in the error list and for ``get``.
     :param blocking: ``dequeue()`` waits for a task. (Consumers always block and never poll.)
     :param utc: what the application calls its own time: UTC, or local time.
-    :param serializer: ``'pickle'`` (restricted), ``'pickle-any'``, or an object with dumps, loads and allow.
+    :param serializer: ``'pickle'`` (restricted), ``'json'``, ``'msgpack'``, ``'pickle-any'``, or an object with dumps, loads and allow.
+    :param secret: signs every message, result, error and revocation, and refuses what is not signed: a text of 16 or more bytes, or
+        several, of which the first one signs and all verify. By default the environment's ``GEVENTHUEY_SECRET`` says it (several
+        with commas in between); an empty sequence signs nothing.
+    :param compression: compress arguments and results that become smaller by that.
     :param result_ttl: seconds that results are kept for; None for ever.
     :param clock: for tests: a ``ManualClock``.
     :param storage_kwargs: for the storage.
@@ -84,6 +97,7 @@ class Huey:
     def __init__(self, name: str = 'huey', result_store: bool = True, events: bool = True, store_none: bool = False,
                  always_eager: bool = False, store_errors: bool = True, blocking: bool = False, *, results: bool | None = None,
                  immediate: bool | None = None, utc: bool = True, serializer: str | Serializer = 'pickle',
+                 secret: Secrets | None = None, compression: bool = False,
                  result_ttl: float | None = WEEK, clock: Clock | None = None, **storage_kwargs: Any) -> None:
         self.name = check_name('the name', name)
         self.result_store = result_store if results is None else results
@@ -94,11 +108,12 @@ class Huey:
         self.blocking = blocking
         self.utc = utc
         self.serializer = serializer_of(serializer)
+        self.envelope = Envelope(self.serializer, self.name, _secrets_of_the_environment() if secret is None else secret, compression)
         self.result_ttl = None if result_ttl is None else float(check_number('result_ttl', result_ttl, MAX_DELAY))
         if self.result_ttl == 0:
             raise ConfigurationError('result_ttl=0 would keep no result: use None to keep all, result_store=False to keep none')
         self.clock = clock or Clock()
-        self.registry = TaskRegistry(self.serializer, self.clock)
+        self.registry = TaskRegistry(self.envelope, self.clock)
         self._use(self.get_storage(**storage_kwargs))
 
     @staticmethod
@@ -127,7 +142,10 @@ class Huey:
     def _use(self, storage: BaseStorage) -> None:
         self.storage = storage
         self._hand = HandLease(storage)
-        self.revocations = Revocations(storage, self.clock, WEEK)
+        self.revocations = Revocations(storage, self.envelope, self.clock, WEEK)
+        if self.serializer.name == 'pickle-any' and not self.envelope.signs and not storage.is_local:
+            warnings.warn("serializer='pickle-any' without a secret: whoever can write to this Redis can run code in the consumers; "
+                          'set secret= or GEVENTHUEY_SECRET, or use another serializer', RuntimeWarning, stacklevel=3)
 
     @property
     def immediate(self) -> bool:
@@ -150,7 +168,8 @@ class Huey:
     # -- decorators -----------------------------------------------------------------------------------------
 
     def task(self, retries: int = 0, retry_delay: float = 0, retries_as_argument: bool = False, include_task: bool = False,
-             name: str | None = None, context: bool = False) -> Callable[[Callable[..., Any]], TaskFunction]:
+             name: str | None = None, context: bool = False,
+             at_most_once: bool = False) -> Callable[[Callable[..., Any]], TaskFunction]:
         """Calls of the decorated function become tasks.
 
         :param retries: how often a task is run again after a failure.
@@ -158,6 +177,8 @@ class Huey:
         :param retries_as_argument: the function gets the retries that are left as ``retries``.
         :param include_task: the function gets the task as ``task``; also named ``context``.
         :param name: the task's name; by default the module and the function's name.
+        :param at_most_once: when its consumer dies (or is stopped) while it runs, it is not run again: who waits for it gets
+            ``TaskLost``, and it is a dead letter.  Retries after a failure are made all the same.
         """
         if callable(retries):
             raise TypeError('write @huey.task() with its parentheses')
@@ -165,22 +186,23 @@ class Huey:
         check_number('retry_delay', retry_delay, MAX_DELAY)
 
         def decorate(func: Callable[..., Any]) -> TaskFunction:
-            cls = task_class(_plain_function(func), name, retries_as_argument, include_task or context)
+            cls = task_class(_plain_function(func), name, retries_as_argument, include_task or context, at_most_once=at_most_once)
             return TaskFunction(self, func, self.registry.register(cls), retries, retry_delay)
         return decorate
 
     def periodic_task(self, validate_datetime: ValidateDatetime,
-                      name: str | None = None) -> Callable[[Callable[..., Any]], PeriodicFunction]:
+                      name: str | None = None, at_most_once: bool = False) -> Callable[[Callable[..., Any]], PeriodicFunction]:
         """Consumers run the decorated function in every minute for which ``validate_datetime(datetime)`` is true.
 
         It runs once per minute, however many consumers there are, and takes no arguments.  A call of it stays a call.
+        ``at_most_once``: a run whose consumer dies is not made up for.
         """
         if not _takes_one_argument(validate_datetime):
             raise TypeError('validate_datetime must be callable with a datetime, as crontab(minute="0") is; '
                             f'not {validate_datetime!r}')
 
         def decorate(func: Callable[..., Any]) -> PeriodicFunction:
-            cls = task_class(_plain_function(func), name, validate_datetime=validate_datetime)
+            cls = task_class(_plain_function(func), name, validate_datetime=validate_datetime, at_most_once=at_most_once)
             required = [parameter.name for parameter in inspect.signature(func).parameters.values()
                         if parameter.default is parameter.empty and parameter.kind in (0, 1, 3)]
             if required:
@@ -316,7 +338,7 @@ class Huey:
 
     def executor(self, listening: Callable[[], bool] = lambda: False) -> Executor:
         """One that runs deliveries with this application's settings."""
-        return Executor(self.registry, self.serializer, self.clock, store_none=self.store_none,
+        return Executor(self.registry, self.envelope, self.clock, store_none=self.store_none,
                         store_errors=self.store_errors and self.result_store, result_ttl=self.result_ttl, listening=listening)
 
     def ready_to_run(self, task: QueueTask, dt: datetime.datetime | None = None) -> bool:
@@ -355,8 +377,13 @@ class Huey:
 
         An error's is the pickled dict of what is known of it.  Looks at every result: not for every day.
         """
-        records = self._looked(self.storage.results, DataStoreGetException)
-        return {task_id: record[1:] for task_id, record in records.items()}
+        found = {}
+        for task_id, record in self._looked(self.storage.results, DataStoreGetException).items():
+            try:
+                found[task_id] = self.envelope.opened(RESULT, record[1:], record[:1] + task_id.encode())
+            except SerializationError as exc:
+                logger.error('the result of %s is left out: %s', task_id, exc)
+        return found
 
     def pending_count(self) -> int:
         """How many tasks are in the queue."""
@@ -373,8 +400,45 @@ class Huey:
     def errors(self, limit: int | None = None, offset: int = 0) -> list[dict[str, Any]]:
         """The last errors of tasks, the newest first: dicts with id, task, retries, execute_time, error and traceback."""
         _check_limit(limit, offset)
-        entries = self._looked(lambda: self.storage.errors(limit, offset), DataStoreGetException)
-        return [self.serializer.loads(entry) for entry in entries]
+        found = []
+        for entry in self._looked(lambda: self.storage.errors(limit, offset), DataStoreGetException):
+            try:
+                found.append(self.envelope.loads(ERROR, entry))
+            except SerializationError as exc:
+                logger.error('an entry of the error list is left out: %s', exc)
+        return found
+
+    # -- dead letters ---------------------------------------------------------------------------------------
+
+    def dead(self, limit: int | None = None) -> list[DeadLetter]:
+        """The tasks that were given up, the last first; ``limit`` of them at most. The last 10,000 are kept.
+
+        They cannot be run (an unknown name, bytes that cannot be read), their consumers died under them too often, or once, when
+        they may run only once.
+        """
+        _check_limit(limit)
+        return [DeadLetter.of(*letter) for letter in self._looked(lambda: self.storage.dead(limit), QueueReadException)]
+
+    def retry_dead(self, task_id: str) -> bool:
+        """The dead letter of this task is in its queue again, as if newly sent; False when there is none."""
+        return bool(self._looked(lambda: self.storage.retry_dead(check_task_id(task_id)), QueueWriteException))
+
+    def purge_dead(self, task_id: str | None = None) -> int:
+        """The dead letter of this task is gone, or all are; answers how many."""
+        which = None if task_id is None else check_task_id(task_id)
+        return self._looked(lambda: self.storage.purge_dead(which), QueueWriteException)
+
+    def once(self, key: str, ttl: float) -> Once:
+        """True for the first one who asks for the key within ``ttl`` seconds, among all processes of the application.
+
+        For tasks that must not do something twice although they may run twice; as a ``with`` block it frees the key when the block
+        raises.  Raises DataStorePutException when the storage cannot be reached.
+        """
+        if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY:
+            raise ConfigurationError(f'a key for once() is a text of 1 to {MAX_KEY} characters, not {key!r:.100}')
+        if check_number('ttl', ttl, MAX_DELAY) <= 0:
+            raise ConfigurationError(f'ttl={ttl}: for how many seconds is the key to be remembered?')
+        return Once(self.storage, key, ttl)
 
     def __len__(self) -> int:
         return self.pending_count()
@@ -484,6 +548,11 @@ class MemoryHuey(Huey):
 
     def get_storage(self, **storage_kwargs: Any) -> BaseStorage:
         return MemoryStorage(self.name, self.clock, **storage_kwargs)
+
+
+def _secrets_of_the_environment() -> list[str]:
+    """The secrets in ``GEVENTHUEY_SECRET``, which commas separate."""
+    return [secret.strip() for secret in os.environ.get(SECRET_VARIABLE, '').split(',') if secret.strip()]
 
 
 def _plain_function(func: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from geventhuey import native
 from geventhuey.exceptions import StorageError
-from geventhuey.storage.base import BaseStorage, Delivery, Fetched, Settlement, Standing
+from geventhuey.storage.base import ONE_SUSPECT, BaseStorage, Delivery, Fetched, Settlement, Standing, Suspects
 from geventhuey.waiter import ThreadWaiter
 
 logger = logging.getLogger('geventhuey.lease')
@@ -58,10 +58,10 @@ class Lease:
         self.request = 1
         self.register(storage)
 
-    def fetch(self, storage: BaseStorage, limits: Mapping[str, int], at_most: int) -> Fetched:
+    def fetch(self, storage: BaseStorage, limits: Mapping[str, int], at_most: int, suspects: Suspects = ONE_SUSPECT) -> Fetched:
         """Messages for this process. A lost registration is made good first. Raises what the storage raises; then call it again."""
         while True:
-            fetched = storage.fetch(self.consumer, self.request, limits, at_most)
+            fetched = storage.fetch(self.consumer, self.request, limits, at_most, suspects)
             if fetched.standing is Standing.GOOD:
                 if fetched.deliveries:
                     self.request += 1

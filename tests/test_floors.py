@@ -16,10 +16,11 @@ PACKAGE = CHECKOUT / 'geventhuey'
 
 #: The floor of every module and package directly below geventhuey; '' is geventhuey itself.
 FLOORS = {
-    'exceptions': 0, 'clock': 0, 'crontab': 0, 'message': 0, 'serializer': 0, 'native': 0, 'waiter': 0,
+    'exceptions': 0, 'clock': 0, 'crontab': 0, 'message': 0, 'pickle_opcodes': 0, 'serializer': 0, 'envelope': 0, 'native': 0,
+    'waiter': 0,
     'storage': 1,
     'task': 2, 'registry': 2, 'events': 2, 'signals': 2, 'revocation': 2,
-    'executor': 3, 'function': 3, 'result': 3, 'lease': 3, 'workflow': 3, 'locks': 3, 'limits': 3,
+    'dead_letter': 3, 'once': 3, 'executor': 3, 'function': 3, 'result': 3, 'lease': 3, 'workflow': 3, 'locks': 3, 'limits': 3,
     'api': 4,
     'consumer': 5,
     'cli': 6, 'testing': 6, 'contrib': 6, '__main__': 6, '': 6,

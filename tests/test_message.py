@@ -7,13 +7,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geventhuey.exceptions import ConfigurationError, MessageError
-from geventhuey.message import HEADER, MAX_MESSAGE, MAX_PRIORITY, MIN_PRIORITY, VERSION, Message, check_name, edited
+from geventhuey.message import (
+    HEADER,
+    MAX_MESSAGE,
+    MAX_PRIORITY,
+    MIN_PRIORITY,
+    PROOF,
+    REVOKED,
+    REVOKED_FOR_GOOD,
+    VERSION,
+    Message,
+    check_name,
+    going_back,
+    made_new,
+    marked,
+)
 
 TEXT = st.text(st.characters(exclude_categories=['Cs']), min_size=1, max_size=60)
 MOMENTS = st.integers(0, 2 ** 40).map(lambda ms: ms / 1000)
 MESSAGES = st.builds(
     Message, TEXT, TEXT, st.binary(max_size=100), TEXT, st.integers(MIN_PRIORITY, MAX_PRIORITY), st.integers(0, 255), MOMENTS,
-    st.none() | st.integers(1, 2 ** 40).map(lambda ms: ms / 1000), st.integers(0, 255))
+    st.none() | st.integers(1, 2 ** 40).map(lambda ms: ms / 1000), st.integers(0, 255), st.binary(max_size=50),
+).map(lambda message: message if message.flags & PROOF else message._replace(proof=b''))
+SENT = MESSAGES.map(lambda message: message._replace(flags=message.flags % PROOF, deliveries=0, proof=b''))
 
 
 @given(MESSAGES)
@@ -25,12 +41,16 @@ def test_what_is_encoded_is_decoded(message):
     assert found.expires is None or abs(found.expires - message.expires) < 0.0011
 
 
-@given(MESSAGES, st.integers(0, 300), st.integers(0, 255))
-def test_edited_changes_what_it_is_told_and_nothing_else(message, deliveries, flags):
+@given(SENT, st.sampled_from([REVOKED, REVOKED_FOR_GOOD]), st.binary(max_size=50), st.integers(0, 300))
+def test_a_mark_changes_nothing_else_and_only_that_of_a_used_revocation_stays(message, mark, proof, deliveries):
     raw = message.encode()
-    assert edited(raw) == raw
-    assert Message.decode(edited(raw, deliveries)) == Message.decode(raw)._replace(deliveries=min(255, deliveries))
-    assert Message.decode(edited(raw, flags=flags)) == Message.decode(raw)._replace(flags=flags)
+    revoked = marked(raw, mark, proof)
+    flags = message.flags | mark | (PROOF if proof else 0)
+    assert Message.decode(revoked) == Message.decode(raw)._replace(flags=flags, proof=proof)
+    assert made_new(revoked) == raw
+    back = Message.decode(going_back(revoked, deliveries))
+    expected = Message.decode(revoked if mark == REVOKED_FOR_GOOD else raw)
+    assert back == expected._replace(deliveries=min(255, deliveries))
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda junk: bytes([VERSION]) + junk))
@@ -45,7 +65,7 @@ def test_whatever_the_bytes_are_they_are_a_message_or_an_error(raw):
 @given(MESSAGES, st.data())
 def test_a_message_that_is_cut_short_in_its_head_is_none(message, data):
     raw = message.encode()
-    head = len(raw) - len(message.payload)
+    head = len(raw) - len(message.payload) - (1 + len(message.proof) if message.flags & PROOF else 0)
     with pytest.raises(MessageError):
         Message.decode(raw[:data.draw(st.integers(0, head - 1))])
 
@@ -64,7 +84,7 @@ def test_the_layout_is_that_of_the_documentation():
 
 
 def test_the_defaults():
-    assert Message('id', 'name', b'') == ('id', 'name', b'', 'default', 0, 0, 0.0, None, 0)
+    assert Message('id', 'name', b'') == ('id', 'name', b'', 'default', 0, 0, 0.0, None, 0, b'')
 
 
 def test_a_message_of_another_version_says_which():

@@ -161,7 +161,8 @@ def announce(path: str, huey: Huey, options: Options, count: int) -> None:
     logger.info('geventhuey %s, gevent %s: %s with %d %s%s, PID %d', geventhuey.__version__, gevent.__version__, path,
                 options.workers, options.worker_type + ('s' if options.workers > 1 else ''),
                 f' in each of {count} processes' if count > 1 else '', os.getpid())
-    logger.info('application %r, queue %r, serializer %s, tasks at %s', huey.name, 'default', huey.serializer.name, huey.storage.describe())
+    logger.info('application %r, queue %r, serializer %s%s, tasks at %s', huey.name, 'default', huey.serializer.name,
+                ', signed' if huey.envelope.signs else '', huey.storage.describe())
     try:
         server, warnings = huey.storage.check()
         logger.info('storage: %s', server)

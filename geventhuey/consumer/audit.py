@@ -21,16 +21,18 @@ class Audit(Component):
     Known is what runs and what is not settled; it is looked at before and after the storage is asked, so that no quiet moment is
     needed.  A tag of a request that has not been answered yet is none of its business.
 
+    :param run: takes what is found.
     :param known: the deliveries that run or are not settled.
     :param held: how many messages the storage counted at the last beat.
     """
 
-    def __init__(self, storage: BaseStorage, lease: Lease, pool: Pool, known: Callable[[], list[Delivery]],
-                 held: Callable[[], int], outage: Outage) -> None:
+    def __init__(self, storage: BaseStorage, lease: Lease, pool: Pool, run: Callable[[Delivery], None],
+                 known: Callable[[], list[Delivery]], held: Callable[[], int], outage: Outage) -> None:
         super().__init__(outage)
         self._storage = storage
         self._lease = lease
         self._pool = pool
+        self._run = run
         self._known = known
         self._held = held
         self._suspected: set[int] = set()
@@ -52,7 +54,7 @@ class Audit(Component):
         for delivery in self._storage.recall(consumer, leaked):
             if delivery.tag not in self._tags() and self._pool.free() > 0:
                 logger.warning('a task that is in flight under our name was unknown here: it is run (%s, tag %d)', consumer, delivery.tag)
-                self._pool.put(delivery)
+                self._run(delivery)
 
     def _tags(self) -> set[int]:
         return {delivery.tag for delivery in self._known() if delivery.consumer == self._lease.consumer}

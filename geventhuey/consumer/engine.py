@@ -22,10 +22,12 @@ from geventhuey.consumer.pool import GreenPool, ThreadPool
 from geventhuey.consumer.reaper import Reaper
 from geventhuey.consumer.scheduler import TICK, Scheduler
 from geventhuey.consumer.settler import Settler
+from geventhuey.consumer.suspects import Suspects
 from geventhuey.exceptions import StorageError, TaskInterrupted
 from geventhuey.executor import Outcome
 from geventhuey.lease import Lease
-from geventhuey.storage.base import Delivery
+from geventhuey.message import AT_MOST_ONCE
+from geventhuey.storage.base import Delivery, Settlement
 
 if TYPE_CHECKING:
     from geventhuey.api import Huey
@@ -57,14 +59,16 @@ class Engine:
         self.settler = Settler(self._settling, self._settled, outage)
         pool = ThreadPool if options.worker_type == WORKER_THREAD else GreenPool
         self.pool = pool(options.workers, self.executor, self._ended, self.settler.announce)
-        self.fetcher = Fetcher(fetching, waiting, self.lease, self.pool, {'default': options.workers}, self._is_behind, outage)
+        self.suspects = Suspects(options.workers, options.max_deliveries)
+        self.fetcher = Fetcher(fetching, waiting, self.lease, self.pool, {'default': options.workers}, self._is_behind,
+                               self.suspects.wanted, self._begin, outage)
         self._watch, self._reporter = HubWatch(), Reporter()
-        self.heartbeat = Heartbeat(storage, self.lease, options.beat_interval, synced, self._watch, self._reporter)
+        self.heartbeat = Heartbeat(storage, self.lease, options.beat_interval, synced, self._watch, self._reporter, self._cut_off)
         self.scheduler = Scheduler(self._settling, huey.registry, huey.clock if storage.in_process else synced, options.utc, tick,
                                    listening, self.settler.announce, outage)
         self._looking: list[Component] = [
             Reaper(self._settling, self.lease, options.lease, options.beat_interval, options.max_deliveries, huey.result_ttl, outage),
-            Audit(self._settling, self.lease, self.pool, self.known, lambda: self.heartbeat.held[0], outage)]
+            Audit(self._settling, self.lease, self.pool, self._begin, self.known, lambda: self.heartbeat.held[0], outage)]
         if options.periodic:
             self._looking.append(self.scheduler)
         if options.check_worker_health:
@@ -76,10 +80,17 @@ class Engine:
 
     # -- what the parts ask of each other -------------------------------------------------------------------
 
+    def _begin(self, delivery: Delivery) -> None:
+        """A delivery is to run."""
+        self.suspects.begun(delivery)
+        self.pool.put(delivery)
+
     def _ended(self, outcome: Outcome) -> None:
         """A worker has ended a delivery; called between two switches."""
         self.settler.add(outcome)
         self.fetcher.freed()
+        if self.suspects.running and self.suspects.ended(outcome.delivery):
+            self.fetcher.look()
 
     def _settled(self) -> None:
         self.fetcher.freed()
@@ -150,10 +161,17 @@ class Engine:
         # a thread that has used greenlets and ends while the interpreter does can crash it
         _wait(lambda: self.heartbeat.has_ended and self._reporter.has_ended and self.pool.has_ended(), time.monotonic() + LAST_THREADS)
 
+    def _cut_off(self) -> list[Settlement]:
+        """The ends of those tasks that still run, and that must not run again."""
+        return [Settlement(delivery.tag, self.executor.cut_off(delivery).effects) for delivery in self.pool.running()
+                if delivery.message[2] & AT_MOST_ONCE and delivery.consumer == self.lease.consumer]
+
     def _release(self) -> None:
-        """What is still held in the storage is back at the head of its queue."""
+        """What is still held in the storage is back at the head of its queue; what may run only once has ended as lost."""
         released = 0
         try:
+            with gevent.Timeout(LAST_SETTLE):
+                self._settling.settle(self.lease.consumer, self._cut_off())
             while True:
                 with gevent.Timeout(LAST_SETTLE):
                     step = self._settling.release(self.lease.consumer, 200)

@@ -11,7 +11,7 @@ from gevent.event import Event
 from geventhuey.consumer.component import Component, Outage, Pool
 from geventhuey.exceptions import StorageError
 from geventhuey.lease import Lease
-from geventhuey.storage.base import MAX_FETCH, BaseStorage
+from geventhuey.storage.base import MAX_FETCH, BaseStorage, Delivery, Suspects
 
 #: Seconds that it waits to be woken at most. Then it looks itself: so much a lost wake token can cost.
 LONGEST_WAIT = 5.0
@@ -28,10 +28,12 @@ class Fetcher(Component):
     that another consumer gets it.
 
     :param backlog: says whether so much is unsettled that no more should be fetched.
+    :param suspects: says how many suspects may come.
+    :param run: takes each delivery.
     """
 
     def __init__(self, storage: BaseStorage, waiting: BaseStorage, lease: Lease, pool: Pool, limits: Mapping[str, int],
-                 backlog: Callable[[], bool], outage: Outage) -> None:
+                 backlog: Callable[[], bool], suspects: Callable[[], Suspects], run: Callable[[Delivery], None], outage: Outage) -> None:
         super().__init__(outage)
         self._storage = storage
         self._waiting = waiting
@@ -40,6 +42,8 @@ class Fetcher(Component):
         self._limits = limits
         self._queues = list(limits)
         self._backlog = backlog
+        self._suspects = suspects
+        self._run = run
         self._room = Event()            # a worker is free, or the backlog is gone
         self._news = Event()            # there may be something to fetch
         self._hungry = Event()          # it could take something
@@ -79,6 +83,10 @@ class Fetcher(Component):
         if not self._room.is_set():
             self._room.set()
 
+    def look(self) -> None:
+        """There may be something to fetch: a suspect has ended, and made room for the next one."""
+        self._news.set()
+
     def run_once(self) -> None:
         """Fetches once, and waits for a worker to be free or for something to fetch."""
         wanted = min(self._pool.free(), self._at_most)
@@ -86,13 +94,13 @@ class Fetcher(Component):
             self._wait_for_room()
             return
         self._hungry.set()
-        fetched = self._lease.fetch(self._storage, self._limits, wanted)
+        fetched = self._lease.fetch(self._storage, self._limits, wanted, self._suspects())
         self.listeners = fetched.listeners
         self._is_due_soon = fetched.next_due is not None and fetched.next_due < LONGEST_WAIT
         size = 0
         for delivery in fetched.deliveries:
             size += len(delivery.message)
-            self._pool.put(delivery)
+            self._run(delivery)
         self._adapt(size, len(fetched.deliveries))
         if len(fetched.deliveries) < wanted:
             self._outage.over(self)     # it may wait long from here on

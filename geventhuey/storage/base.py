@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple
 
 from geventhuey.exceptions import StorageError
-from geventhuey.message import Message
+from geventhuey.message import SUSPECT, Message
 
 #: First byte of a result record.  A value and an error are kept; the others are tombstones: they tell a waiter how it
 #: ended, live for TOMBSTONE_TTL seconds and do not count as results.
@@ -150,10 +150,35 @@ class Settlement(NamedTuple):
 
 
 class Revocation(NamedTuple):
-    """``until`` in unix seconds, None for ever; ``once`` revokes the next run only."""
+    """``until`` in unix seconds, None for ever; ``once`` revokes the next run only; ``signature`` in hexadecimal digits, or empty."""
 
     until: float | None
     once: bool
+    signature: str = ''
+
+    @property
+    def terms(self) -> str:
+        """What it says, as it is stored and signed: until when in whole milliseconds (0 is for ever), and whether once."""
+        return f'{0 if self.until is None else max(1, -int(-self.until * 1000 // 1))}:{int(self.once)}'
+
+    def identity(self, field: str) -> bytes:
+        """What its signature covers: who is revoked, and how."""
+        return f'{field}\0{self.terms}'.encode()
+
+    def encode(self) -> bytes:
+        """It as bytes."""
+        return f'{self.terms}:{self.signature}'.encode() if self.signature else self.terms.encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Revocation:
+        """The revocation of these bytes. Raises ValueError for anything else."""
+        until, once, *signature = raw.decode('ascii').split(':')
+        return cls(int(until) / 1000 if until != '0' else None, once == '1', ''.join(signature))
+
+
+#: Which suspects a fetch may bring: by deliveries, from the most to the least, at most so many. See ``BaseStorage.fetch``.
+Suspects = Sequence[tuple[int, int]]
+ONE_SUSPECT: Suspects = ((SUSPECT, 1),)
 
 
 def task_field(task_id: str) -> str:
@@ -175,6 +200,8 @@ class BaseStorage:
 
     #: True when it lives in this process alone: other processes cannot share it.
     in_process: ClassVar[bool] = False
+    #: True when only programs of this machine can reach it.
+    is_local: bool = False
 
     def __init__(self, name: str, max_errors: int = 1000) -> None:
         self.name = name
@@ -242,8 +269,13 @@ class BaseStorage:
 
     # -- consumers: queue -> in flight -> end ---------------------------------------------------------------
 
-    def fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int) -> Fetched:
+    def fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int,
+              suspects: Suspects = ONE_SUSPECT) -> Fetched:
         """What is due enters its queue; then up to ``at_most`` messages (``limits`` of each queue, in that order) are in flight.
+
+        Messages with ``SUSPECT`` or more deliveries wait apart and come first, but no more than ``suspects`` allows:
+        ``((4, 1), (3, 7), (2, 62))`` is one with at least 4 deliveries, 7 with 3 and 62 with 2.  While one waits that falls into
+        the first class, none of the others come: those of the first class are to run without other suspects beside them.
 
         Repeating a request whose answer brought messages answers with those of them that are still in flight.  A request
         that brought none has not been used, and its number is to be used again.  A revoked message comes with a flag set:
@@ -329,6 +361,16 @@ class BaseStorage:
         """
         raise NotImplementedError
 
+    # -- once -----------------------------------------------------------------------------------------------
+
+    def claim(self, key: str, owner: str, ttl: float) -> bool:
+        """True when the key is the owner's: nobody has claimed it within the last ``ttl`` seconds, or the owner itself has."""
+        raise NotImplementedError
+
+    def unclaim(self, key: str, owner: str) -> bool:
+        """The key is free; True when it was the owner's, otherwise nothing happens."""
+        raise NotImplementedError
+
     # -- revocations ----------------------------------------------------------------------------------------
 
     def revoke(self, field: str, revocation: Revocation, ttl: float | None) -> None:
@@ -379,6 +421,17 @@ class BaseStorage:
 
     def dead(self, limit: int | None = None) -> list[tuple[float, str, bytes]]:
         """Dead letters, the last first: when (unix seconds), why, and the message."""
+        raise NotImplementedError
+
+    def retry_dead(self, task_id: str) -> int:
+        """The dead letters of this task are at the tail of their queue, as if newly sent; answers how many.
+
+        That it was lost is not its result any more.
+        """
+        raise NotImplementedError
+
+    def purge_dead(self, task_id: str | None = None) -> int:
+        """The dead letters of this task, or all, are gone; answers how many."""
         raise NotImplementedError
 
     def malformed(self, limit: int | None = None) -> list[bytes]:

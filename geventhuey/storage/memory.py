@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from geventhuey import native
 from geventhuey.clock import Clock, ManualClock
 from geventhuey.exceptions import MessageError, StorageError
-from geventhuey.message import AT_MOST_ONCE, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message, edited
+from geventhuey.message import AT_MOST_ONCE, PROOF, REVOKED, REVOKED_FOR_GOOD, SUSPECT, WANTS_RESULT, Message, going_back, made_new, marked
 from geventhuey.storage import base
 from geventhuey.storage.base import (
     BaseStorage,
@@ -31,6 +31,7 @@ from geventhuey.storage.base import (
     Schedule,
     Settlement,
     Standing,
+    Suspects,
     name_field,
     task_field,
 )
@@ -54,13 +55,25 @@ class _Ordered:
     def first(self) -> float | None:
         return self._items[0][0] if self._items else None
 
-    def take(self, below: float, at_most: int) -> list[bytes]:
-        """The first messages with a score of at most ``below``, taken out."""
-        if not self._items or self._items[0][0] > below or at_most <= 0:
+    def take(self, upto: float, at_most: int) -> list[bytes]:
+        """The first messages with a score of at most ``upto``, taken out."""
+        if not self._items or self._items[0][0] > upto or at_most <= 0:
             return []
-        n = min(at_most, bisect.bisect_right(self._items, (below, _BEHIND, b'')))
+        n = min(at_most, bisect.bisect_right(self._items, (upto, _BEHIND, b'')))
         taken, self._items = self._items[:n], self._items[n:]
         return [message for _, _, message in taken]
+
+    def take_between(self, above: float, upto: float, at_most: int) -> list[bytes]:
+        """The first messages with a score of more than ``above`` and at most ``upto``, taken out."""
+        start = bisect.bisect_right(self._items, (above, _BEHIND, b''))
+        end = min(start + max(0, at_most), bisect.bisect_right(self._items, (upto, _BEHIND, b'')))
+        taken = self._items[start:end]
+        del self._items[start:max(start, end)]
+        return [message for _, _, message in taken]
+
+    def holds(self, above: float, upto: float) -> bool:
+        """True when there is a message with a score of more than ``above`` and at most ``upto``."""
+        return bisect.bisect_right(self._items, (above, _BEHIND, b'')) < bisect.bisect_right(self._items, (upto, _BEHIND, b''))
 
     def items(self) -> list[tuple[float, bytes]]:
         return [(score, message) for score, _, message in self._items]
@@ -70,14 +83,15 @@ _BEHIND = 2 ** 62
 
 
 class _Queue:
-    """One queue: plain messages, and those with a priority by its negative."""
+    """One queue: plain messages, those with a priority by its negative, and suspects by the negative of their deliveries."""
 
     def __init__(self) -> None:
         self.plain: deque[bytes] = deque()
         self.priority = _Ordered()
+        self.suspects = _Ordered()
 
     def __len__(self) -> int:
-        return len(self.plain) + len(self.priority)
+        return len(self.plain) + len(self.priority) + len(self.suspects)
 
     def pop(self, at_most: int) -> list[bytes]:
         """The next messages: urgent ones, plain ones, the others."""
@@ -88,7 +102,7 @@ class _Queue:
 
     def items(self) -> list[bytes]:
         ranked = self.priority.items()
-        return ([raw for score, raw in ranked if score < 0] + list(self.plain)
+        return ([raw for _, raw in self.suspects.items()] + [raw for score, raw in ranked if score < 0] + list(self.plain)
                 + [raw for score, raw in ranked if score > 0])
 
 
@@ -107,6 +121,7 @@ class MemoryStorage(BaseStorage):
     """Tasks in the memory of this process, for threads and greenlets alike. They are gone when the process ends."""
 
     in_process: ClassVar[bool] = True
+    is_local = True
 
     def __init__(self, name: str, clock: Clock | None = None, read_timeout: float = 1.0, max_errors: int = 1000) -> None:
         super().__init__(name, max_errors)
@@ -120,6 +135,7 @@ class MemoryStorage(BaseStorage):
         self._inflight: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
         self._cron: dict[str, int] = {}
         self._counters: Counter[str] = Counter()
+        self._claims: dict[str, tuple[str, float]] = {}
         self._woken: set[str] = set()
         self._sleepers: deque[tuple[frozenset[str], Waiter]] = deque()
         self._watchers: dict[str, list[Callable[[], None]]] = {}
@@ -212,13 +228,15 @@ class MemoryStorage(BaseStorage):
 
     # -- queue -> in flight -> end --------------------------------------------------------------------------
 
-    def fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int) -> Fetched:
+    def fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int,
+              suspects: Suspects = base.ONE_SUSPECT) -> Fetched:
         with self._lock:
-            fetched, woken = self._fetch(consumer, request, limits, at_most)
+            fetched, woken = self._fetch(consumer, request, limits, at_most, suspects)
         _wake_all(woken)
         return fetched
 
-    def _fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int) -> tuple[Fetched, list[Waiter]]:
+    def _fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int,
+               suspects: Suspects) -> tuple[Fetched, list[Waiter]]:
         standing = self._standing(consumer)
         if standing is not Standing.GOOD:
             return Fetched(standing, []), []
@@ -236,14 +254,16 @@ class MemoryStorage(BaseStorage):
             if self._is_message(raw):
                 woken.add(self._place(raw))
         next_due = self._next_due()
-        got: list[bytes] = []
-        popped = 0
-        for name, limit in limits.items():
+        left = dict(limits)
+        got = self._take_suspects(suspects, left, at_most, woken)
+        popped = sum(limits.values()) - sum(left.values())
+        got = [raw for raw in got if self._is_message(raw)]
+        for name, limit in left.items():
             want = min(at_most - popped, limit)
             raws = self._queues[name].pop(max(0, want))
             popped += len(raws)
             got += [raw for raw in raws if self._is_message(raw)]
-            if len(raws) >= want and self._queues[name]:
+            if len(raws) >= want and (self._queues[name].plain or self._queues[name].priority):
                 woken.add(name)
         first_tag = request * base.TAGS_PER_REQUEST + 1
         deliveries = [Delivery(consumer, tag, self._marked(raw)) for tag, raw in enumerate(got, first_tag)]
@@ -252,23 +272,40 @@ class MemoryStorage(BaseStorage):
             registration.beat, registration.request = self._beat(), request
         return Fetched(standing, deliveries, next_due, len(self._listeners)), self._wake(woken)
 
+    def _take_suspects(self, suspects: Suspects, left: dict[str, int], at_most: int, woken: set[str]) -> list[bytes]:
+        """The suspects that may come; the limits ``left`` are so much less. A queue of which some stay behind is to be woken."""
+        got: list[bytes] = []
+        above = first = -float('inf')
+        for deliveries, room in suspects:
+            waiting = [name for name in left if self._queues[name].suspects.holds(above, -deliveries)]
+            for name in waiting:
+                raws = self._queues[name].suspects.take_between(above, -deliveries, min(room, at_most - len(got), left[name]))
+                room, left[name] = room - len(raws), left[name] - len(raws)
+                got += raws
+                if raws and self._queues[name].suspects:
+                    woken.add(name)
+            if waiting and above == first:
+                break
+            above = -deliveries
+        return got
+
     def _marked(self, raw: bytes) -> bytes:
         """The message with a flag when it is revoked."""
         if not self._revoked:
             return raw
         message = Message.decode(raw)
-        flags = message.flags
         for field in (task_field(message.id), name_field(message.name)):
-            if field not in self._revoked:
+            if field not in self._revoked or raw[2] & PROOF:
                 continue
             revocation, _ = self._revoked[field]
+            proof = revocation.encode() if revocation.signature else b''
             if revocation.once:
-                if not flags & REVOKED_FOR_GOOD:
+                if not raw[2] & REVOKED_FOR_GOOD:
                     del self._revoked[field]
-                    flags |= REVOKED_FOR_GOOD
-            elif revocation.until is None or revocation.until > self._now():
-                flags |= REVOKED
-        return edited(raw, flags=flags)
+                    raw = marked(raw, REVOKED_FOR_GOOD, proof)
+            elif (revocation.until is None or revocation.until > self._now()) and not raw[2] & REVOKED:
+                raw = marked(raw, REVOKED, proof)
+        return raw
 
     def settle(self, consumer: str, settlements: Sequence[Settlement], events: Sequence[bytes] = ()) -> list[bool | StorageError]:
         self.publish(events)
@@ -348,7 +385,7 @@ class MemoryStorage(BaseStorage):
         for tag in sorted(held, reverse=True)[:at_most]:
             message = Message.decode(raw := held.pop(tag))
             deliveries = min(255, message.deliveries + (max_deliveries is not None))
-            raw = edited(raw, deliveries, message.flags & ~REVOKED)
+            raw = going_back(raw, deliveries)
             at_most_once = bool(message.flags & AT_MOST_ONCE)
             if max_deliveries is not None and (at_most_once or deliveries >= max_deliveries):
                 reason = ('its consumer died while it ran, and it may run only once' if at_most_once
@@ -475,6 +512,24 @@ class MemoryStorage(BaseStorage):
         self._results[task_id] = record, None if ttl is None else self._now() + ttl
         return list(self._watchers.get(task_id, ()))
 
+    # -- once -----------------------------------------------------------------------------------------------
+
+    def claim(self, key: str, owner: str, ttl: float) -> bool:
+        with self._lock:
+            holder, expiry = self._claims.get(key, ('', 0.0))
+            if expiry > self._now():
+                return holder == owner
+            self._claims[key] = owner, self._now() + ttl
+            return True
+
+    def unclaim(self, key: str, owner: str) -> bool:
+        with self._lock:
+            holder, expiry = self._claims.get(key, ('', 0.0))
+            if holder != owner or expiry <= self._now():
+                return False
+            del self._claims[key]
+            return True
+
     # -- revocations ----------------------------------------------------------------------------------------
 
     def revoke(self, field: str, revocation: Revocation, ttl: float | None) -> None:
@@ -497,6 +552,7 @@ class MemoryStorage(BaseStorage):
                 del self._revoked[field]
             for task_id in list(self._results):
                 self._record(task_id)
+            self._claims = {key: claim for key, claim in self._claims.items() if claim[1] > now}
             return len(old)
 
     # -- looking, and by hand -------------------------------------------------------------------------------
@@ -532,6 +588,26 @@ class MemoryStorage(BaseStorage):
     def dead(self, limit: int | None = None) -> list[tuple[float, str, bytes]]:
         with self._lock:
             return list(self._dead)[::-1][:limit or None]
+
+    def retry_dead(self, task_id: str) -> int:
+        with self._lock:
+            found = self._take_dead(task_id)
+            woken = self._wake({self._place(made_new(raw)) for _, _, raw in found})
+            if found and (self._record(task_id) or b'')[:1] == base.LOST:
+                del self._results[task_id]
+        _wake_all(woken)
+        return len(found)
+
+    def purge_dead(self, task_id: str | None = None) -> int:
+        with self._lock:
+            return len(self._take_dead(task_id))
+
+    def _take_dead(self, task_id: str | None) -> list[tuple[float, str, bytes]]:
+        """The dead letters of this task, or all, taken out; the oldest first."""
+        found = [letter for letter in self._dead if task_id is None or (_is_whole(letter[2]) and Message.decode(letter[2]).id == task_id)]
+        for letter in found:
+            self._dead.remove(letter)
+        return found
 
     def malformed(self, limit: int | None = None) -> list[bytes]:
         with self._lock:
@@ -596,8 +672,10 @@ class MemoryStorage(BaseStorage):
         """A message -> its queue: behind all others of its priority, or before them. Answers the queue's name."""
         message = Message.decode(raw)
         queue = self._queues[message.queue]
-        if message.priority:
-            queue.priority.add(-message.priority, next(self._head if at_head else self._tail), raw)
+        if message.deliveries >= SUSPECT or message.priority:
+            ranked, rank = ((queue.suspects, message.deliveries) if message.deliveries >= SUSPECT
+                            else (queue.priority, message.priority))
+            ranked.add(-rank, next(self._head if at_head else self._tail), raw)
         elif at_head:
             queue.plain.appendleft(raw)
         else:

@@ -193,7 +193,7 @@ class Work:
     def task(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """A task of this name, as its decorated function makes it, but not enqueued."""
         cls: Any = self._tasks[name]
-        retries = {'careless': 2, 'fail_once': 1}.get(name, 0)
+        retries = {'careless': 2, 'fail_once': 1, 'trial': 2}.get(name, 0)
         return cls((args, kwargs), None, None, retries, 0)
 
     def consumers(self) -> dict[str, str]:

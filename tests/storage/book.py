@@ -6,14 +6,14 @@ import itertools
 from collections import Counter
 from typing import Any, NamedTuple
 
-from geventhuey.message import AT_MOST_ONCE, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message
+from geventhuey.message import AT_MOST_ONCE, PROOF, REVOKED, REVOKED_FOR_GOOD, SUSPECT, WANTS_RESULT, Message
 from geventhuey.storage import base
-from geventhuey.storage.base import Reaped, Standing, name_field, task_field
+from geventhuey.storage.base import Reaped, Revocation, Standing, Suspects, name_field, task_field
 from tests.storage.kit import message
 
 QUEUES = ('default', 'other')
 NAMES = ('app.one', 'app.two')
-MAX_DELIVERIES = 2
+MAX_DELIVERIES = 4
 
 
 class Registration:
@@ -44,7 +44,8 @@ class Book:
         self.dead: list[str] = []
         self.ended: set[str] = set()
         self.results: dict[str, bytes] = {}
-        self.revoked: dict[str, bool] = {}
+        self.revoked: dict[str, Revocation] = {}
+        self.claims: dict[str, str] = {}
         self.ticks: dict[str, int] = {}
         self.errors = 0
         #: How often each message may be delivered.
@@ -64,11 +65,15 @@ class Book:
     # -- places ---------------------------------------------------------------------------------------------
 
     def place(self, task_id: str, at_head: bool = False) -> None:
-        """The message is in its queue: behind all others of its priority, or before them."""
-        mine = self.messages[task_id]
-        queue = self.queues[mine.queue]
-        ahead = sum(self.messages[other].priority > mine.priority - (not at_head) for other in queue)
+        """The message is in its queue: behind all others of its rank, or before them."""
+        queue, mine = self.queues[self.messages[task_id].queue], self.rank(task_id)
+        ahead = sum(self.rank(other) > mine if at_head else self.rank(other) >= mine for other in queue)
         queue.insert(ahead, task_id)
+
+    def rank(self, task_id: str) -> tuple[int, int]:
+        """What runs first is greater: suspects by their deliveries, the others by priority."""
+        mine = self.messages[task_id]
+        return (mine.deliveries, 0) if mine.deliveries >= SUSPECT else (0, mine.priority)
 
     def put_in_schedule(self, task_id: str, due: float) -> None:
         self._numbers += 1
@@ -94,7 +99,8 @@ class Book:
             return Standing.UNKNOWN
         return Standing.EVICTED if self.registered[name].evicted else Standing.GOOD
 
-    def fetch(self, name: str, request: int, limits: dict[str, int], at_most: int) -> tuple[Standing, dict[int, str]]:
+    def fetch(self, name: str, request: int, limits: dict[str, int], at_most: int,
+              suspects: Suspects) -> tuple[Standing, dict[int, str]]:
         standing = self.standing(name)
         if standing is not Standing.GOOD:
             return standing, {}
@@ -104,37 +110,84 @@ class Book:
         if request == registration.last:
             held = sorted(self.flight.get(name, {}).items())
             return standing, {tag: task_id for tag, task_id in held if tag // base.TAGS_PER_REQUEST == request}
-        got = self._pop(limits, at_most)
+        got = self._pop(limits, at_most, suspects)
         deliveries = dict(enumerate(got, request * base.TAGS_PER_REQUEST + 1))
         if got:
             registration.last = request
             self.flight.setdefault(name, {}).update(deliveries)
         return standing, deliveries
 
-    def _pop(self, limits: dict[str, int], at_most: int) -> list[str]:
+    def _pop(self, limits: dict[str, int], at_most: int, suspects: Suspects) -> list[str]:
         due = [place for place in self.schedule if place.due <= self.now]
         self.schedule = self.schedule[len(due):]
         for place in due:
             self.place(place.task_id)
-        got: list[str] = []
-        for queue, limit in limits.items():
+        left = dict(limits)
+        got = self._pop_suspects(left, at_most, suspects)
+        for queue, limit in left.items():
             count = max(0, min(limit, at_most - len(got)))
-            got += self.queues[queue][:count]
-            del self.queues[queue][:count]
+            got += [task_id for task_id in self.queues[queue] if not self.is_suspect(task_id)][:count]
+            self.queues[queue] = [task_id for task_id in self.queues[queue] if task_id not in got]
         for task_id in got:
             self._look_up(task_id)
         return got
 
+    def is_suspect(self, task_id: str) -> bool:
+        return self.messages[task_id].deliveries >= SUSPECT
+
+    def _pop_suspects(self, left: dict[str, int], at_most: int, suspects: Suspects) -> list[str]:
+        """The suspects that may come, by class and queue; the first class keeps all others away."""
+        got: list[str] = []
+        upto = 256
+        for number, (deliveries, room) in enumerate(suspects):
+            found_any = False
+            for queue in left:
+                found = [task_id for task_id in self.queues[queue] if deliveries <= self.messages[task_id].deliveries < upto]
+                found_any |= bool(found)
+                taken = found[:max(0, min(room, at_most - len(got), left[queue]))]
+                self.queues[queue] = [task_id for task_id in self.queues[queue] if task_id not in taken]
+                room, left[queue] = room - len(taken), left[queue] - len(taken)
+                got += taken
+            if found_any and number == 0:
+                break
+            upto = deliveries
+        return got
+
     def _look_up(self, task_id: str) -> None:
-        """The message bears the marks of its revocations."""
-        flags = self.messages[task_id].flags
+        """The message bears the marks of its revocations, and the first that is signed as a proof."""
         for field in (task_field(task_id), name_field(self.messages[task_id].name)):
-            if self.revoked.get(field) is False:
-                flags |= REVOKED
-            elif self.revoked.get(field) is True and not flags & REVOKED_FOR_GOOD:
-                flags |= REVOKED_FOR_GOOD
+            flags, revocation = self.messages[task_id].flags, self.revoked.get(field)
+            mark = REVOKED_FOR_GOOD if revocation and revocation.once else REVOKED
+            if revocation is None or flags & (mark | PROOF):
+                continue
+            if revocation.once:
                 del self.revoked[field]
-        self.edit(task_id, flags=flags)
+            proof = revocation.encode() if revocation.signature else b''
+            self.edit(task_id, flags=flags | mark | (PROOF if proof else 0), proof=proof)
+
+    def going_back(self, task_id: str, deliveries: int, forget: int = REVOKED) -> None:
+        """The message has so many deliveries and none of these marks any more; nor the proof of them."""
+        flags = self.messages[task_id].flags & ~forget
+        if not flags & REVOKED_FOR_GOOD:
+            flags &= ~PROOF
+        self.edit(task_id, deliveries=deliveries, flags=flags, proof=self.messages[task_id].proof if flags & PROOF else b'')
+
+    def retry_dead(self, task_id: str) -> int:
+        if task_id not in self.dead:
+            return 0
+        self.dead.remove(task_id)
+        self.going_back(task_id, 0, REVOKED | REVOKED_FOR_GOOD)
+        self.place(task_id)
+        self.allowed[task_id] += 1
+        if self.results.get(task_id, b'')[:1] == base.LOST:
+            del self.results[task_id]
+        return 1
+
+    def purge_dead(self, task_id: str | None) -> int:
+        gone = [found for found in self.dead if task_id in (None, found)]
+        self.dead = [found for found in self.dead if found not in gone]
+        self.ended.update(gone)
+        return len(gone)
 
     def settle(self, name: str, tag: int) -> str | None:
         """The id of what has ended; None when the consumer does not hold it."""
@@ -150,7 +203,7 @@ class Book:
         for tag in sorted(held, reverse=True)[:at_most]:
             task_id = held.pop(tag)
             mine = self.messages[task_id]
-            self.edit(task_id, deliveries=mine.deliveries + reaped, flags=mine.flags & ~REVOKED)
+            self.going_back(task_id, mine.deliveries + reaped)
             if reaped and (mine.flags & AT_MOST_ONCE or mine.deliveries + 1 >= MAX_DELIVERIES):
                 self.dead.append(task_id)
                 dead += 1

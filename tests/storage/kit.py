@@ -11,8 +11,8 @@ from typing import Any
 import redis
 
 from geventhuey.clock import ManualClock
-from geventhuey.message import Message
-from geventhuey.storage.base import BaseStorage, Delivery, Enqueue, Fetched, Reaped, Revocation, Schedule, Settlement
+from geventhuey.message import SUSPECT, Message
+from geventhuey.storage.base import BaseStorage, Delivery, Enqueue, Fetched, Reaped, Revocation, Schedule, Settlement, Suspects
 from geventhuey.storage.memory import MemoryStorage
 from geventhuey.storage.redis import RedisStorage
 
@@ -158,13 +158,14 @@ class RedisKit(Kit):
             for member in self.raw.zrange(zset, 0, -1):
                 self.raw.zincrby(zset, -ms, member)
         for field, value in self.raw.hgetall(keys.revoked).items():
-            until, once = value.split(b':')
+            until, rest = value.split(b':', 1)
             if until != b'0':
-                self.raw.hset(keys.revoked, field, b'%d:%s' % (max(1, int(until) - ms), once))
-        for key in self.raw.scan_iter(keys.result('*')):
-            left = self.raw.pttl(key)
-            if left >= 0:
-                self.raw.pexpire(key, left - ms)
+                self.raw.hset(keys.revoked, field, b'%d:%s' % (max(1, int(until) - ms), rest))
+        for pattern in (keys.result('*'), keys.once('*')):
+            for key in self.raw.scan_iter(pattern):
+                left = self.raw.pttl(key)
+                if left >= 0:
+                    self.raw.pexpire(key, left - ms)
 
     def put_junk(self, queue: str, *junk: bytes) -> None:
         self.raw.rpush(self.storage.keys.queue(queue), *junk)
@@ -241,10 +242,11 @@ class Consumer:
         self.last = Fetched(None, [])       # type: ignore[arg-type]
         storage.register(name, request, b'info of ' + name.encode())
 
-    def ask(self, at_most: int = 10, limits: dict[str, int] | None = None, request: int | None = None) -> Fetched:
+    def ask(self, at_most: int = 10, limits: dict[str, int] | None = None, request: int | None = None,
+            suspects: Suspects = ((SUSPECT, 10),)) -> Fetched:
         """One fetch, by default under the number that comes next."""
         number = self.request if request is None else request
-        self.last = self.storage.fetch(self.name, number, {'default': at_most} if limits is None else limits, at_most)
+        self.last = self.storage.fetch(self.name, number, {'default': at_most} if limits is None else limits, at_most, suspects)
         if self.last.deliveries and number == self.request:
             self.request += 1
         return self.last

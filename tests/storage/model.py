@@ -37,6 +37,7 @@ from geventhuey.storage.base import (
     Schedule,
     Settlement,
     Standing,
+    Suspects,
     name_field,
     task_field,
 )
@@ -58,6 +59,8 @@ class Owner:
 any_index = st.integers(0, 1000)
 any_queue = st.sampled_from(QUEUES)
 any_priority = st.sampled_from((0, 0, 0, 2, 1, -1))
+any_suspects = st.sampled_from((((3, 1), (2, 2)), ((3, 0), (2, 1)), ((2, 9),), ((2, 1),), ((9, 1), (3, 1), (2, 1))))
+ALL_SUSPECTS = ((2, 9),)
 any_flags = st.sampled_from((0, WANTS_RESULT, AT_MOST_ONCE | WANTS_RESULT))
 few = st.integers(1, 3)
 
@@ -85,14 +88,15 @@ class Protocol(RuleBasedStateMachine):
         #: Beats that a reaper has seen, by consumer.
         self.seen: dict[str, list[str]] = {}
 
-    @initialize(priorities=st.lists(any_priority, min_size=4, max_size=8), flags=any_flags, deliveries=st.integers(0, 1))
-    def begin(self, priorities, flags, deliveries):
+    @initialize(priorities=st.lists(any_priority, min_size=4, max_size=8), flags=any_flags, suspects=any_suspects,
+                deliveries=st.sampled_from([(0,), (1,), (0, 2, 3, 3), (3, 2), (3,)]))
+    def begin(self, priorities, flags, suspects, deliveries):
         """Two consumers, one of which holds something."""
-        for priority in priorities:
-            self.enqueue(self.book.next('default', priority, flags)._replace(deliveries=deliveries))
+        for priority, count in zip(priorities, itertools.cycle(deliveries)):
+            self.enqueue(self.book.next('default', priority, flags)._replace(deliveries=count))
         self.start()
         self.start()
-        self.hear_all(self.owners[0], dict.fromkeys(QUEUES, 9), 3)
+        self.hear_all(self.owners[0], dict.fromkeys(QUEUES, 9), 3, suspects)
 
     # -- producers ------------------------------------------------------------------------------------------
 
@@ -130,19 +134,31 @@ class Protocol(RuleBasedStateMachine):
             self.book.ticks[name] = tick
             self.book.place(self.book.add(made).id)
 
-    @rule(index=any_index, fields=st.sampled_from([(True,), (False,), (True, False), (True, False)]), once=st.booleans())
-    def revoke(self, index, fields, once):
+    @rule(index=any_index, fields=st.sampled_from([(True,), (False,), (True, False), (True, False)]),
+          once=st.tuples(st.booleans(), st.booleans()), signature=st.sampled_from(['', 'abc123']))
+    def revoke(self, index, fields, once, signature):
         """Mostly of somebody who is about to run; of all of its name, or both."""
         for by_name in fields:
             field = self.field(index, by_name)
-            self.storage.revoke(field, Revocation(None, once), None)
-            self.book.revoked[field] = once
+            self.book.revoked[field] = Revocation(None, once[by_name], signature)
+            self.storage.revoke(field, self.book.revoked[field], None)
 
     @precondition(lambda self: self.book.revoked)
     @rule(index=any_index, by_name=st.booleans(), known=st.booleans())
     def restore(self, index, by_name, known):
         field = pick(self.book.revoked, index) if known else self.field(index, by_name)
         assert self.storage.restore(field) is (self.book.revoked.pop(field, None) is not None)
+
+    @rule(key=st.sampled_from('ab'), owner=st.sampled_from('xy'), gives_back=st.booleans())
+    def claim(self, key, owner, gives_back):
+        holder = self.book.claims.get(key, owner)
+        if gives_back:
+            assert self.storage.unclaim(key, owner) is (self.book.claims.get(key) == owner)
+            if holder == owner:
+                self.book.claims.pop(key, None)
+        else:
+            assert self.storage.claim(key, owner, 2e9) is (holder == owner)
+            self.book.claims.setdefault(key, owner)
 
     def field(self, index: int, by_name: bool) -> str:
         task_id = pick(self.book.waiting() or ['m0'], index % 3)
@@ -165,30 +181,31 @@ class Protocol(RuleBasedStateMachine):
         self.book.register(name, request)
 
     @precondition(lambda self: self.owners)
-    @rule(index=any_index, at_most=st.integers(1, 4))
-    def fetch(self, index, at_most):
-        self.hear_all(pick(self.suspects(), index), dict.fromkeys(QUEUES, 9), at_most)
+    @rule(index=any_index, at_most=st.integers(1, 4), suspects=any_suspects)
+    def fetch(self, index, at_most, suspects):
+        self.hear_all(pick(self.suspects(), index), dict.fromkeys(QUEUES, 9), at_most, suspects)
 
     @precondition(lambda self: self.owners)
-    @rule(index=any_index, at_most=st.integers(0, 5), limits=st.permutations(QUEUES), limit=st.integers(0, 4), hears=st.booleans())
-    def fetch_some(self, index, at_most, limits, limit, hears):
+    @rule(index=any_index, at_most=st.integers(0, 5), limits=st.permutations(QUEUES), limit=st.integers(0, 4), hears=st.booleans(),
+          suspects=any_suspects)
+    def fetch_some(self, index, at_most, limits, limit, hears, suspects):
         """Who does not hear the answer asks again under the same number, sooner or later."""
         owner = pick(self.owners, index)
         asked = {limits[0]: limit, limits[1]: at_most}
         if hears:
-            self.hear_all(owner, asked, at_most)
+            self.hear_all(owner, asked, at_most, suspects)
         else:
-            self.asked(owner.name, owner.request, asked, at_most)
+            self.asked(owner.name, owner.request, asked, at_most, suspects)
 
-    def hear_all(self, owner: Owner, limits: dict[str, int], at_most: int) -> None:
+    def hear_all(self, owner: Owner, limits: dict[str, int], at_most: int, suspects: Suspects = ALL_SUSPECTS) -> None:
         """A fetch, and what a well-behaved consumer does about the answer."""
-        fetched = self.asked(owner.name, owner.request, limits, at_most)
+        fetched = self.asked(owner.name, owner.request, limits, at_most, suspects)
         if fetched.standing is not Standing.GOOD:
             if fetched.standing is Standing.UNKNOWN:
                 self.register(owner.name, owner.request - 1)
             else:
                 owner.name, owner.request = self.new_name(), 1
-            fetched = self.asked(owner.name, owner.request, limits, at_most)
+            fetched = self.asked(owner.name, owner.request, limits, at_most, suspects)
         if fetched.deliveries:
             owner.request += 1
         for delivery in fetched.deliveries:
@@ -208,10 +225,10 @@ class Protocol(RuleBasedStateMachine):
         owner = pick(self.suspects(), index)
         self.asked(owner.name, max(0, owner.request - back), dict.fromkeys(QUEUES, 2), 2)
 
-    def asked(self, name: str, request: int, limits: dict[str, int], at_most: int) -> Fetched:
+    def asked(self, name: str, request: int, limits: dict[str, int], at_most: int, suspects: Suspects = ALL_SUSPECTS) -> Fetched:
         """The answer of the storage, which is what the book says."""
-        fetched = self.storage.fetch(name, request, limits, at_most)
-        standing, deliveries = self.book.fetch(name, request, limits, at_most)
+        fetched = self.storage.fetch(name, request, limits, at_most, suspects)
+        standing, deliveries = self.book.fetch(name, request, limits, at_most, suspects)
         assert fetched.standing is standing
         expected = {tag: self.book.messages[task_id].encode() for tag, task_id in deliveries.items()}
         assert {delivery.tag: delivery.message for delivery in fetched.deliveries} == expected
@@ -351,6 +368,18 @@ class Protocol(RuleBasedStateMachine):
         self.book.registered[name].evicted = True
         assert answer == self.book.take_back(name, at_most, reaped=True)
         return answer
+
+    @precondition(lambda self: self.book.dead)
+    @rule(index=any_index, known=st.booleans(), purge=st.sampled_from(['no', 'no', 'one', 'all']))
+    def dead_letter(self, index, known, purge):
+        """Somebody has looked at a dead letter, and has it run again or throws it away."""
+        task_id = pick(self.book.dead if known else self.book.messages, index)
+        if purge == 'no':
+            assert self.storage.retry_dead(task_id) == self.book.retry_dead(task_id)
+        else:
+            which = None if purge == 'all' else task_id
+            assert self.storage.purge_dead(which) == self.book.purge_dead(which)
+        self.check_result(task_id)
 
     @rule(what=st.sampled_from(['start', 'crash', 'adopt', 'adopt', 'flush']), index=any_index)
     def misfortune(self, what, index):

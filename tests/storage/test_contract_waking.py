@@ -127,6 +127,16 @@ def in_hub_until(condition):
             gevent.sleep(0.002)
 
 
+def test_suspects_that_stay_behind_wake_the_next(kit):
+    """And nobody for ever: who may take none wakes nobody."""
+    kit.storage.enqueue([message(word)._replace(deliveries=2) for word in 'abc'])
+    consumer = Consumer(kit.storage)
+    for room, woken in ((1, True), (0, False), (1, True), (1, False)):
+        drain_tokens(kit)
+        consumer.ask(9, suspects=((4, 1), (2, room)))
+        assert kit.tokens() == ({'default'} if woken else set())
+
+
 def test_a_fetch_that_leaves_something_wakes_the_next(kit):
     consumer = Consumer(kit.storage)
     for queue in ('a', 'b'):

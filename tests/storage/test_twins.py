@@ -45,9 +45,10 @@ records = st.sampled_from([b'Vvalue', b'Eerror', b'N', b'Llost'])
 ttls = st.sampled_from([None, 1e6])
 instants = st.builds(lambda start, seconds: start + seconds, st.sampled_from([PAST, PAST, FAR]), st.integers(0, 9))
 flags = st.sampled_from([0, WANTS_RESULT, AT_MOST_ONCE | WANTS_RESULT])
-some_messages = st.builds(message, task_ids, queues, priorities, flags, names)
+some_messages = st.builds(lambda deliveries, *parts: message(*parts)._replace(deliveries=deliveries), st.sampled_from([0, 0, 1, 2, 3]),
+                          task_ids, queues, priorities, flags, names)
 fields = st.sampled_from(ALL_FIELDS)
-revocations = st.builds(Revocation, st.none() | instants, st.booleans())
+revocations = st.builds(Revocation, st.none() | instants, st.booleans(), st.sampled_from(['', 'a1b2']))
 raws = some_messages.map(Message.encode)
 effects = st.one_of(
     st.builds(Keep, task_ids, records, ttls), st.builds(Enqueue, raws), st.builds(Schedule, raws, st.sampled_from([0.0, 1e6])),
@@ -67,11 +68,15 @@ VERBS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     'introduce': (st.lists(names, max_size=2), few),
     'register': (consumers, requests, st.sampled_from([b'', b'info'])),
     'beat': (consumers,),
-    'fetch': (consumers, ahead, limits, few),
+    'fetch': (consumers, ahead, limits, few, st.sampled_from([((2, 1),), ((3, 1), (2, 2)), ((4, 0), (3, 1), (2, 5))])),
     'settle': (consumers, st.lists(settlements, max_size=3)),
     'recall': (consumers, st.lists(places, unique=True)),
     'reap': (consumers, st.sampled_from(['now', 'seen', 'never']), st.integers(1, 3), few, ttls),
     'release': (consumers, few),
+    'retry_dead': (task_ids,),
+    'purge_dead': (st.none() | task_ids,),
+    'claim': (st.sampled_from(['k1', 'k2']), st.sampled_from(['me', 'you']), st.just(1e9)),
+    'unclaim': (st.sampled_from(['k1', 'k2']), st.sampled_from(['me', 'you'])),
     'adopt': (consumers,),
     'wake': (st.lists(queues, unique=True),),
     'put_result': (task_ids, records, ttls),

@@ -87,6 +87,13 @@ class Address:
             kind, params['path'] = UnixDomainSocketConnection, params.pop('unix_socket_path')
         return cls(kind, params)
 
+    @property
+    def is_local(self) -> bool:
+        """True for a socket of this machine, or its loopback interface."""
+        if self.found_by is not None:
+            return False
+        return 'path' in self.settings or str(self.settings.get('host', 'localhost')) in ('localhost', '127.0.0.1', '::1')
+
     def __str__(self) -> str:
         """The address as a URL, without its password."""
         at = self.settings

@@ -4,6 +4,7 @@
 
     queue:<q>       list   messages of priority 0, the next one on the left     written by enqueue, fetch (due), settle, reap, release, tick
     priority:<q>    zset   sequence + message by -priority                      written by the same
+    suspects:<q>    zset   sequence + message by -deliveries, from 2 on         written by enqueue, fetch, settle, reap, release
     wake:<q>        zset   the wake token: at most one member                   written by all that enqueue; taken by wait_wake
     schedule        zset   sequence + message by due time, unix ms              written by schedule, settle (retry), take_due
     inflight:<c>    hash   message by delivery tag                              written by fetch; removed by settle, reap, release;
@@ -13,19 +14,21 @@
     consumer_info   hash   what a consumer says of itself                       written by register; for display, and to find orphans
     result:<id>     string result record, with a TTL; also the channel on       written by settle, reap, take_result, put_result
                            which its changes are told
-    revoked         hash   "<until ms>:<once>" by "i:<id>" or "n:<name>"        written by revoke, restore, fetch (once), trim
+    revoked         hash   "<until ms>:<once>", ":<signature>" if it is signed, written by revoke, restore, fetch (once), trim
+                           by "i:<id>" or "n:<name>"
     revoked_expiry  zset   the same fields by the time they are forgotten, ms   written by the same
+    once:<k>        string who has claimed the key, with a TTL                  written by claim, unclaim
     cron            hash   last tick by the name of a periodic task             written by tick, introduce
-    dead            hash   "<ms> <reason>" NUL message, by number               written by settle, reap
-    dead_order      zset   the numbers by time, ms                              written by settle, reap
+    dead            hash   "<ms> <reason>" NUL message, by "<number>:<id>"      written by settle, reap, retry_dead, purge_dead
+    dead_order      zset   the fields of dead by time, ms                       written by the same
     malformed       list   bytes that were no messages                          written by fetch, reap
     errors          list   error entries, the last on the left                  written by settle, note_error
     sequence        hash   counters that order equal scores: tail, head, dead   written by all that write a zset of messages
     counters        hash   what has been counted                                written by fetch, settle, reap, release
     events          channel
 
-Every message is in exactly one of queue, priority, schedule, one consumer's inflight, dead; a consumer with something in flight is
-in ``consumers`` (or, when that was lost, in ``consumer_info``, where the reaper finds it).
+Every message is in exactly one of queue, priority, suspects, schedule, one consumer's inflight, dead; a consumer with something in
+flight is in ``consumers`` (or, when that was lost, in ``consumer_info``, where the reaper finds it).
 """
 
 from __future__ import annotations
@@ -56,6 +59,9 @@ class Keys:
     def priority(self, name: str) -> str:
         return f'{self.prefix}priority:{name}'
 
+    def suspects(self, name: str) -> str:
+        return f'{self.prefix}suspects:{name}'
+
     def wake(self, name: str) -> str:
         return f'{self.prefix}wake:{name}'
 
@@ -64,3 +70,6 @@ class Keys:
 
     def result(self, task_id: str) -> str:
         return f'{self.prefix}result:{task_id}'
+
+    def once(self, key: str) -> str:
+        return f'{self.prefix}once:{key}'

@@ -13,7 +13,7 @@ from typing import Any
 import hiredis
 
 from geventhuey.exceptions import StorageError, StorageOutcomeUnknown, StorageRefused, StorageUnavailable
-from geventhuey.message import Message
+from geventhuey.message import SUSPECT, Message
 from geventhuey.storage import base
 from geventhuey.storage.base import (
     BaseStorage,
@@ -29,6 +29,7 @@ from geventhuey.storage.base import (
     Schedule,
     Settlement,
     Standing,
+    Suspects,
 )
 from geventhuey.storage.redis.address import Address
 from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, Command, Moved, SharedLink, translated
@@ -65,6 +66,7 @@ class RedisStorage(BaseStorage):
         self.read_timeout = read_timeout
         self.keys = Keys(name)
         self.address = Address.of(url, connection_pool, connection_params, self.keys.prefix)
+        self.is_local = self.address.is_local
         self._patience = PATIENCE
         self._lines: Lines | FixedLine = Lines(self._connect)
         self._results = ResultListener(functools.partial(self._connect, 'results'))
@@ -118,7 +120,7 @@ class RedisStorage(BaseStorage):
         plain: dict[str, list[bytes]] = {}
         placed: list[bytes] = []
         for message in messages:
-            if message.priority:
+            if message.priority or message.deliveries >= SUSPECT:
                 placed.append(message.encode())
             else:
                 plain.setdefault(message.queue, []).append(message.encode())
@@ -157,13 +159,16 @@ class RedisStorage(BaseStorage):
 
     # -- queue -> in flight -> end --------------------------------------------------------------------------
 
-    def fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int) -> Fetched:
+    def fetch(self, consumer: str, request: int, limits: Mapping[str, int], at_most: int,
+              suspects: Suspects = base.ONE_SUSPECT) -> Fetched:
         keys = self.keys
         names = [keys.consumers, keys.inflight(consumer), keys.schedule, keys.revoked]
         args: list[Any] = [keys.prefix, consumer, request, at_most]
         for queue, limit in limits.items():
-            names += keys.queue(queue), keys.priority(queue)
+            names += keys.queue(queue), keys.priority(queue), keys.suspects(queue)
             args += queue, limit
+        for allowed in suspects:
+            args += allowed
         answer = self._script('fetch', names, *args)
         standing, due, listeners = answer[:3]
         return Fetched(_STANDINGS[standing], list(map(Delivery, itertools.repeat(consumer), answer[3::2], answer[4::2])),
@@ -287,21 +292,25 @@ class RedisStorage(BaseStorage):
     def watching(self, task_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
         return self._results.watching(self.keys.result(task_id), wake)
 
+    # -- once -----------------------------------------------------------------------------------------------
+
+    def claim(self, key: str, owner: str, ttl: float) -> bool:
+        return bool(self._script('claim', (self.keys.once(key),), owner, _ttl_ms(ttl)))
+
+    def unclaim(self, key: str, owner: str) -> bool:
+        return bool(self._script('unclaim', (self.keys.once(key),), owner))
+
     # -- revocations ----------------------------------------------------------------------------------------
 
     def revoke(self, field: str, revocation: Revocation, ttl: float | None) -> None:
-        value = f'{0 if revocation.until is None else max(1, _ms(revocation.until))}:{int(revocation.once)}'
-        self._script('revoke', (self.keys.revoked, self.keys.revoked_expiry), field, value, _ttl_ms(ttl))
+        self._script('revoke', (self.keys.revoked, self.keys.revoked_expiry), field, revocation.encode(), _ttl_ms(ttl))
 
     def restore(self, field: str) -> bool:
         return bool(self._script('restore', (self.keys.revoked, self.keys.revoked_expiry), field, once=True))
 
     def revocation(self, field: str) -> Revocation | None:
         value = self._call(('HGET', self.keys.revoked, field))
-        if value is None:
-            return None
-        until, once = value.split(b':')
-        return Revocation(int(until) / 1000 if until != b'0' else None, once == b'1')
+        return None if value is None else Revocation.decode(value)
 
     def trim(self) -> int:
         return int(self._script('trim', (self.keys.revoked, self.keys.revoked_expiry)))
@@ -310,15 +319,17 @@ class RedisStorage(BaseStorage):
 
     def pending(self, queue: str, limit: int | None = None) -> list[bytes]:
         zset = self.keys.priority(queue)
-        low, plain, urgent = self._calls([
+        low, plain, urgent, suspects = self._calls([
             ('ZREVRANGEBYSCORE', zset, '+inf', '(0', *(('LIMIT', 0, limit) if limit else ())),
             ('LRANGE', self.keys.queue(queue), -limit if limit else 0, -1),
-            ('ZREVRANGEBYSCORE', zset, '(0', '-inf', *(('LIMIT', 0, limit) if limit else ()))])
-        found: list[bytes] = [raw[8:] for raw in low] + plain[::-1] + [raw[8:] for raw in urgent]
+            ('ZREVRANGEBYSCORE', zset, '(0', '-inf', *(('LIMIT', 0, limit) if limit else ())),
+            ('ZREVRANGE', self.keys.suspects(queue), 0, limit - 1 if limit else -1)])
+        found: list[bytes] = [raw[8:] for raw in low] + plain[::-1] + [raw[8:] for raw in (*urgent, *suspects)]
         return found[:limit] if limit else found
 
     def pending_count(self, queue: str) -> int:
-        return sum(self._calls([('LLEN', self.keys.queue(queue)), ('ZCARD', self.keys.priority(queue))]))
+        return sum(self._calls([('LLEN', self.keys.queue(queue)), ('ZCARD', self.keys.priority(queue)),
+                                ('ZCARD', self.keys.suspects(queue))]))
 
     def scheduled(self, limit: int | None = None) -> list[tuple[float, bytes]]:
         last = limit - 1 if limit else -1
@@ -354,6 +365,13 @@ class RedisStorage(BaseStorage):
                     found.append((int(moment) / 1000, reason.decode(), message))
         return found
 
+    def retry_dead(self, task_id: str) -> int:
+        keys = (self.keys.dead, self.keys.dead_order, self.keys.result(task_id))
+        return int(self._script('retry_dead', keys, self.keys.prefix, task_id))
+
+    def purge_dead(self, task_id: str | None = None) -> int:
+        return int(self._script('purge_dead', (self.keys.dead, self.keys.dead_order), task_id or ''))
+
     def malformed(self, limit: int | None = None) -> list[bytes]:
         found: list[bytes] = self._call(('LRANGE', self.keys.malformed, 0, limit - 1 if limit else -1))
         return found
@@ -364,7 +382,7 @@ class RedisStorage(BaseStorage):
     def flush(self) -> None:
         keys = self.keys
         waited_for = self._call(('PUBSUB', 'CHANNELS', keys.result('*')))
-        for pattern in (keys.queue('*'), keys.priority('*'), keys.result('*')):
+        for pattern in (keys.queue('*'), keys.priority('*'), keys.suspects('*'), keys.result('*')):
             for found in self._scan(pattern):
                 self._call(('UNLINK', *found))
         self._call(('UNLINK', keys.schedule, keys.revoked, keys.revoked_expiry, keys.errors, keys.dead, keys.dead_order,

@@ -16,6 +16,7 @@ from typing import Any
 
 import geventhuey
 from geventhuey import Huey
+from geventhuey.testing import history
 
 NAME, URL, JOURNAL = 'WORK_NAME', 'WORK_URL', 'WORK_JOURNAL'
 
@@ -114,6 +115,24 @@ def make_huey(name: str | None = None, url: str | None = None, **settings: Any) 
             raise
         return n * 10
 
+    @huey.task(name='trial', include_task=True, retries=2)
+    def trial(seconds: float, fails: int, task: Any) -> list[float]:
+        """Writes the history of its runs, fails as often as it is told to, and returns which run it was."""
+        path, begun = os.environ[JOURNAL] + '.history', time.time()
+        history.note(path, history.STARTED, task.task_id, task.deliveries)
+        try:
+            pause(seconds)
+            if task.retries > 2 - fails:
+                raise Boom('on purpose')
+        except geventhuey.TaskInterrupted:
+            history.note(path, history.INTERRUPTED, task.task_id, task.deliveries)
+            raise
+        except Boom:
+            history.note(path, history.FAILED, task.task_id, task.deliveries)
+            raise
+        history.note(path, history.ENDED, task.task_id, task.deliveries)
+        return [os.getpid(), begun]
+
     @huey.task(name='whose')
     def whose(n: int, seconds: float) -> int:
         """Says which process has run it."""
@@ -133,6 +152,21 @@ def make_huey(name: str | None = None, url: str | None = None, **settings: Any) 
             except BaseException as exc:
                 note('swallowed', n, type(exc).__name__)
         note('end', n)
+
+    @huey.task(name='only_once', at_most_once=True)
+    def only_once(n: int, seconds: float) -> int:
+        note('start', n)
+        pause(seconds)
+        return n
+
+    @huey.task(name='stubborn_once', at_most_once=True)
+    def stubborn_once(n: int, seconds: float) -> None:
+        stubborn.call_local(n, seconds)
+
+    @huey.task(name='block_once', at_most_once=True)
+    def block_once(n: int, seconds: float) -> None:
+        note('start', n)
+        spin(seconds)
 
     @huey.task(name='late')
     def late(n: int, seconds: float) -> str:

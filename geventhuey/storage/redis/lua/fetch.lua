@@ -1,6 +1,7 @@
 -- fetch: due messages -> their queues; then queues -> in flight of one consumer.
--- KEYS[1] consumers  KEYS[2] inflight  KEYS[3] schedule  KEYS[4] revoked, then for each queue: queue, priority
--- ARGV[1] prefix  ARGV[2] consumer  ARGV[3] request  ARGV[4] at most, then for each queue: its name, at most of it
+-- KEYS[1] consumers  KEYS[2] inflight  KEYS[3] schedule  KEYS[4] revoked, then for each queue: queue, priority, suspects
+-- ARGV[1] prefix  ARGV[2] consumer  ARGV[3] request  ARGV[4] at most, then for each queue: its name, at most of it;
+-- then for each class of suspects, from the most deliveries to the least: deliveries, at most
 -- Returns {standing, ms until the next is due or -1, listeners, tag, message, ...}; standings as in base.py.
 -- Repeated, a request answers what it brought and is still in flight. The first write is ZREM or LPOP: works when memory is full.
 -- O(log(schedule) * promoted + fetched).
@@ -50,9 +51,33 @@ local function take(m)
   if is_message(m) then got[#got + 1] = m else set_aside(m) end
 end
 
-for i = 5, #ARGV, 2 do
-  local list, zset = KEYS[i], KEYS[i + 1]
-  local want = math.min(at_most - popped, tonumber(ARGV[i + 1]))
+local queues, limit, suspects = (#KEYS - 4) / 3, {}, {}
+for q = 1, queues do limit[q], suspects[q] = tonumber(ARGV[4 + 2 * q]), KEYS[4 + 3 * q] end
+
+-- Suspects come first. While one waits that falls into the first class, none of the others may.
+local fewest = '-inf'
+local classes = queues > 0 and redis.call('EXISTS', unpack(suspects)) > 0 and #ARGV or 0
+for i = 5 + 2 * queues, classes, 2 do
+  local most, room, waiting = -tonumber(ARGV[i]), tonumber(ARGV[i + 1]), false
+  for q = 1, queues do
+    local zset = suspects[q]
+    local want = math.max(0, math.min(room, at_most - popped, limit[q]))
+    local found = redis.call('ZRANGEBYSCORE', zset, fewest, most, 'LIMIT', 0, math.max(1, want))
+    waiting = waiting or #found > 0
+    if want > 0 and #found > 0 then
+      redis.call('ZREM', zset, unpack(found))
+      for j = 1, #found do take(string.sub(found[j], 9)) end
+      room, limit[q] = room - #found, limit[q] - #found
+      if redis.call('EXISTS', zset) == 1 then wake(ARGV[3 + 2 * q]) end
+    end
+  end
+  if waiting and fewest == '-inf' then break end
+  fewest = '(' .. most
+end
+
+for q = 1, queues do
+  local name, list, zset = ARGV[3 + 2 * q], KEYS[2 + 3 * q], KEYS[3 + 3 * q]
+  local want = math.min(at_most - popped, limit[q])
   local before = popped
   if want > 0 then
     local urgent = redis.call('ZRANGEBYSCORE', zset, '-inf', '(0', 'LIMIT', 0, want)
@@ -71,7 +96,7 @@ for i = 5, #ARGV, 2 do
   else
     redis.call('HDEL', KEYS[2], '')      -- a first write, so that the next one works when memory is full
   end
-  if popped - before >= want and redis.call('EXISTS', list, zset) > 0 then wake(ARGV[i]) end
+  if popped - before >= want and redis.call('EXISTS', list, zset) > 0 then wake(name) end
 end
 
 local n = #got
@@ -87,21 +112,24 @@ if redis.call('EXISTS', KEYS[4]) == 1 then
   local found, used = redis.call('HMGET', KEYS[4], unpack(fields)), {}
   for k = 1, 2 * n do
     local field = fields[k]
-    if found[k] and not used[field] then
-      local j = math.ceil(k / 2)
-      local m, flags = got[j], string.byte(got[j], 3)
-      local till, once = string.match(found[k], '^(%d+):(%d)$')
-      local mark = 0
+    local j = math.ceil(k / 2)
+    local m, flags = got[j], string.byte(got[j], 3)
+    if found[k] and not used[field] and not has(flags, PROOF) then
+      local till, once, signature = string.match(found[k], '^(%d+):(%d):?(%x*)$')
+      local mark, proof = 0, ''
       if once == '1' then
-        if flags < 128 then
-          mark, used[field] = 128, true
+        if not has(flags, REVOKED_FOR_GOOD) then
+          mark, used[field] = REVOKED_FOR_GOOD, true
           redis.call('HDEL', KEYS[4], field)
           redis.call('ZREM', PREFIX .. 'revoked_expiry', field)
         end
-      elseif (till == '0' or tonumber(till) > now) and math.floor(flags / 64) % 2 == 0 then
-        mark = 64
+      elseif once and (till == '0' or tonumber(till) > now) and not has(flags, REVOKED) then
+        mark = REVOKED
       end
-      if mark > 0 then got[j] = string.sub(m, 1, 2) .. string.char(flags + mark) .. string.sub(m, 4) end
+      if mark > 0 and signature ~= '' then
+        mark, proof = mark + PROOF, found[k] .. string.char(#found[k])
+      end
+      if mark > 0 then got[j] = string.sub(m, 1, 2) .. string.char(flags + mark) .. string.sub(m, 4) .. proof end
     end
   end
 end

@@ -2,7 +2,11 @@
 -- ARGV[1] of every script that includes this is the prefix of the application's keys.
 
 local PREFIX = ARGV[1]
-local FORGET_REVOKED = 64
+-- Flags, as message.py has them, and how many deliveries make a suspect.
+local PROOF, REVOKED, REVOKED_FOR_GOOD = 32, 64, 128
+local SUSPECT = 2
+
+local function has(flags, flag) return math.floor(flags / flag) % 2 == 1 end
 
 -- The server's time, unix ms.
 local function now_ms()
@@ -26,7 +30,8 @@ end
 local function is_message(m)
   if #m < 24 or string.byte(m, 1) ~= 1 then return false end
   local id, name, queue = string.byte(m, 22, 24)
-  if id == 0 or name == 0 or queue == 0 or 24 + id + name + queue > #m then return false end
+  local proof = has(string.byte(m, 3), PROOF) and string.byte(m, -1) + 1 or 0
+  if id == 0 or name == 0 or queue == 0 or 24 + id + name + queue + proof > #m then return false end
   local all = string.sub(m, 25, 24 + id + name + queue)
   if not string.find(all, '[\128-\255]') then return true end
   return is_text(string.sub(all, 1, id)) and is_text(string.sub(all, id + 1, id + name)) and is_text(string.sub(all, id + name + 1))
@@ -55,10 +60,12 @@ local function sequence(side)
   return struct.pack('>I4I4', math.floor(n / 4294967296), n % 4294967296)
 end
 
--- A message -> its queue: behind all others of its priority, or before them. Answers the queue's name.
+-- A message -> its queue: behind all others of its priority, or before them; a suspect waits apart. Answers the queue's name.
 local function place(m, side)
-  local queue, priority = queue_of(m), priority_of(m)
-  if priority == 0 then
+  local queue, priority, deliveries = queue_of(m), priority_of(m), string.byte(m, 2)
+  if deliveries >= SUSPECT then
+    redis.call('ZADD', PREFIX .. 'suspects:' .. queue, -deliveries, sequence(side) .. m)
+  elseif priority == 0 then
     redis.call(side == 'head' and 'LPUSH' or 'RPUSH', PREFIX .. 'queue:' .. queue, m)
   else
     redis.call('ZADD', PREFIX .. 'priority:' .. queue, -priority, sequence(side) .. m)
@@ -82,8 +89,9 @@ end
 -- A message -> dead letters; the last 10,000 are kept. Numbers of one width keep the order of those that die in one millisecond.
 local function bury(m, reason, now)
   local number = string.format('%016d', redis.call('HINCRBY', PREFIX .. 'sequence', 'dead', 1))
-  redis.call('HSET', PREFIX .. 'dead', number, now .. ' ' .. reason .. '\0' .. m)
-  redis.call('ZADD', PREFIX .. 'dead_order', now, number)
+  local field = number .. ':' .. (is_message(m) and id_of(m) or '')
+  redis.call('HSET', PREFIX .. 'dead', field, now .. ' ' .. reason .. '\0' .. m)
+  redis.call('ZADD', PREFIX .. 'dead_order', now, field)
   redis.call('HINCRBY', PREFIX .. 'counters', 'dead', 1)
   local surplus = redis.call('ZCARD', PREFIX .. 'dead_order') - 10000
   if surplus > 0 then
@@ -103,9 +111,26 @@ local function keep(id, record, ttl)
   tell(key, string.sub(record, 1, 1))
 end
 
+-- The message with other deliveries and flags, and without the proof of a revocation that they do not show any more.
+local function changed(m, deliveries, flags)
+  local last = #m
+  if has(flags, PROOF) and not has(flags, REVOKED_FOR_GOOD) then
+    flags, last = flags - PROOF, last - 1 - string.byte(m, -1)
+  end
+  return string.sub(m, 1, 1) .. string.char(deliveries) .. string.char(flags) .. string.sub(m, 4, last)
+end
+
 -- The message with other deliveries and without the mark that is forgotten when it goes back.
 local function going_back(m, deliveries)
   local flags = string.byte(m, 3)
-  if math.floor(flags / FORGET_REVOKED) % 2 == 1 then flags = flags - FORGET_REVOKED end
-  return string.sub(m, 1, 1) .. string.char(deliveries) .. string.char(flags) .. string.sub(m, 4)
+  if has(flags, REVOKED) then flags = flags - REVOKED end
+  return changed(m, deliveries, flags)
+end
+
+-- The message as its producer sent it.
+local function made_new(m)
+  local flags = string.byte(m, 3)
+  if has(flags, REVOKED) then flags = flags - REVOKED end
+  if has(flags, REVOKED_FOR_GOOD) then flags = flags - REVOKED_FOR_GOOD end
+  return changed(m, 0, flags)
 end
