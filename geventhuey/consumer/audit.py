@@ -21,16 +21,18 @@ class Audit(Component):
     Known is what runs and what is not settled; it is looked at before and after the storage is asked, so that no quiet moment is
     needed.  A tag of a request that has not been answered yet is none of its business.
 
+    :param free: how many workers have nothing to do and nothing to wait for.
     :param known: the deliveries that run or are not settled.
     :param held: how many messages the storage counted at the last beat.
     """
 
-    def __init__(self, storage: BaseStorage, lease: Lease, pool: Pool, known: Callable[[], list[Delivery]],
+    def __init__(self, storage: BaseStorage, lease: Lease, pool: Pool, free: Callable[[], int], known: Callable[[], list[Delivery]],
                  held: Callable[[], int], outage: Outage) -> None:
         super().__init__(outage)
         self._storage = storage
         self._lease = lease
         self._pool = pool
+        self._free = free
         self._known = known
         self._held = held
         self._suspected: set[int] = set()
@@ -47,10 +49,10 @@ class Audit(Component):
         held = self._storage.held(consumer)
         known = before | self._tags()
         unknown = {tag for tag in held if tag not in known and tag // TAGS_PER_REQUEST < answered}
-        leaked = sorted(unknown & self._suspected)[:max(0, self._pool.free())]
+        leaked = sorted(unknown & self._suspected)[:max(0, self._free())]
         self._suspected = unknown.difference(leaked)
         for delivery in self._storage.recall(consumer, leaked):
-            if delivery.tag not in self._tags() and self._pool.free() > 0:
+            if delivery.tag not in self._tags() and self._free() > 0:
                 logger.warning('a task that is in flight under our name was unknown here: it is run (%s, tag %d)', consumer, delivery.tag)
                 self._pool.put(delivery)
 
