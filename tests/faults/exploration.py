@@ -28,8 +28,8 @@ from geventhuey.consumer.options import Options
 from geventhuey.exceptions import StorageError, StorageOutcomeUnknown, StorageUnavailable
 from geventhuey.storage.memory import MemoryStorage
 from tests.faults.consumer_copy import Bug, copies
-from tests.faults.exploration_events import Events
 from tests.faults.exploration_checks import Checks
+from tests.faults.exploration_events import Events
 from tests.faults.exploration_line import Line, Member, Request
 from tests.faults.virtual_hub import VirtualHub, VirtualLoop
 
@@ -59,7 +59,7 @@ class Profile(NamedTuple):
 
 
 PROFILES = [Profile('calm', 0.0, False, 0), Profile('rough', 0.06, False, 5), Profile('slow', 0.03, True, 5),
-            Profile('calm', 0.0, False, 2), Profile('events', 0.0, False, 6), Profile('stormy', 0.25, True, 3)]
+            Profile('calm', 0.0, False, 5), Profile('events', 0.0, False, 6), Profile('stormy', 0.25, True, 3)]
 
 
 class Violation(AssertionError):

@@ -11,7 +11,7 @@ import gevent
 from gevent import getcurrent
 
 from geventhuey.storage import base
-from geventhuey.storage.base import Delivery, Enqueue, Schedule
+from geventhuey.storage.base import Delivery, Enqueue, Schedule, Standing
 from tests.faults.exploration_line import Member, Request
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ class Checks:
                         if isinstance(effect, (Enqueue, Schedule)):
                             self._asked_for[self._run_of(effect.message)] += 1
         else:
+            assert verb != 'register' or request.given_up or args[0] not in request.member.lost, f'{args[0]} was evicted, and is used again'
             if verb == 'recall' and not request.given_up:
                 for tag in args[1]:
                     assert (args[0], tag) in self._leaked, f'{args[0]} held {tag} in the storage and did not know it'
@@ -220,6 +221,8 @@ class Checks:
 
     def answered(self, request: Request) -> None:
         """The consumer hears what the storage has done."""
+        if request.verb == 'fetch' and request.answer.standing is Standing.EVICTED:
+            request.member.lost.add(request.args[0])
         if request.verb != 'settle':
             return
         consumer, settlements = request.args[:2]

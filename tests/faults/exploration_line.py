@@ -81,6 +81,8 @@ class Member:
         self.troubled = -1e9
         #: Its names that were evicted by a fault.
         self.evicted: set[str] = set()
+        #: Its names of which it was told that they were taken from it.
+        self.lost: set[str] = set()
         #: Ends of deliveries that turned out to be another's, at their first send.
         self.fenced = 0
         self.pid = 100 + number
