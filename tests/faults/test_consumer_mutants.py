@@ -11,7 +11,7 @@ from tests.faults.consumer_copy import Bug
 from tests.faults.exploration import explore
 
 #: Seeds in which a bug has to be found.
-SEEDS = 400
+SEEDS = 600
 
 BUGS = [
     Bug('settles everything twice', 'consumer.settler',
