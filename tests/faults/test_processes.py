@@ -190,12 +190,15 @@ def test_a_rolling_restart_that_does_not_wait_for_tasks_costs_nothing_but_their_
 
 # -- limits of the system -----------------------------------------------------------------------------------------
 
-def test_a_consumer_that_may_open_few_files_runs_all_the_same(trial):
-    command = 'ulimit -n 64; exec "$0" -m geventhuey.cli.consumer app.huey -w 500 --lease 2'
-    program = trial.run('bash', '-c', command, sys.executable)
-    trial.give_many(600, 0.3)
-    trial.judge_once()
-    assert program.lines('only 64 files may be open')
+@pytest.mark.slow
+def test_ten_thousand_tasks_run_at_once_with_256_open_files(trial):
+    trial.give_many(10_000, 8.0)
+    program = trial.run('bash', '-c', 'ulimit -n 256; exec "$0" -m geventhuey.cli.consumer app.huey -w 10000', sys.executable)
+    trial.wait_started(10_000, 60)
+    runs = [run for each in trial.runs().values() for run in each]
+    assert max(run.started for run in runs) < min((run.ended for run in runs if run.ended), default=time.time())
+    trial.judge_once(90)
+    assert program.lines('only 256 files may be open')
 
 
 @KINDS
