@@ -1,0 +1,6 @@
+"""provisional"""
+from __future__ import annotations
+
+
+class FaultProxy:
+    pass

@@ -1,0 +1,1 @@
+"""The soak: ``python -m geventhuey.testing.soak --help``."""
