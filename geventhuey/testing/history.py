@@ -23,7 +23,7 @@ class Journal:
 
     @contextmanager
     def run(self, task: Any) -> Iterator[None]:
-        self.note('start', task.task_id, task.retries)
+        self.note('start', task.task_id, task.retries, task.deliveries)
         try:
             yield
         except BaseException:
@@ -45,6 +45,7 @@ class Record:
         self.sent: set[str] = set()
         self.maybe: set[str] = set()
         self.faults: list[Fault] = []
+        self.path = path
 
     def enqueued(self, task_id: str) -> None:
         self.sent.add(task_id)
@@ -54,6 +55,8 @@ class Record:
 
     def fault(self, kind: str, pid: int, begun: float, ended: float, held: Iterable[str]) -> None:
         self.faults.append(Fault(kind, pid, begun, ended, frozenset(held)))
+        with self.path.open('a') as f:
+            print(kind, pid, begun, ended, *held, file=f)
 
 
 class Verdict(NamedTuple):
@@ -71,7 +74,7 @@ def check(record: Record, journal: Path) -> Verdict:
     runs = 0
     with journal.open() as file:
         for line in file:
-            word, task_id, retries, _pid, at = line.split()
+            word, task_id, retries, *_, at = line.split()
             if word == 'start':
                 runs += 1
                 starts[task_id, retries].append(float(at))
