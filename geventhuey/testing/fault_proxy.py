@@ -1,6 +1,0 @@
-"""provisional"""
-from __future__ import annotations
-
-
-class FaultProxy:
-    pass
