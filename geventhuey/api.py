@@ -6,12 +6,14 @@ import datetime
 import inspect
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from geventhuey import events
 from geventhuey.clock import Clock, to_datetime, to_timestamp
 from geventhuey.dead_letter import DeadLetter
+from geventhuey.envelope import ERROR, RESULT, Envelope, Secrets
 from geventhuey.exceptions import (
     ConfigurationError,
     DataStoreGetException,
@@ -23,6 +25,7 @@ from geventhuey.exceptions import (
     QueueWriteException,
     ScheduleAddException,
     ScheduleReadException,
+    SerializationError,
     StorageError,
     StorageOutcomeUnknown,
 )
@@ -63,7 +66,10 @@ DEFAULT_QUEUE = 'default'
 MAX_KEY = 500
 #: Where Redis is, for applications that do not say it themselves.
 URL_VARIABLE = 'GEVENTHUEY_URL'
-REDIS_SCHEMES = ('redis://', 'rediss://', 'unix://')
+#: What signs, for applications that do not say it themselves.
+SECRET_VARIABLE = 'GEVENTHUEY_SECRET'
+REDIS_SCHEMES = ('redis://', 'rediss://', 'unix://', 'redis+sentinel://', 'rediss+sentinel://', 'redis+cluster://',
+                 'rediss+cluster://')
 
 
 class Huey:
@@ -77,7 +83,11 @@ class Huey:
     :param store_errors: keep errors, in the error list and for ``get``.
     :param blocking: ``dequeue()`` waits for a task. (Consumers always block and never poll.)
     :param utc: what the application calls its own time: UTC, or local time.
-    :param serializer: ``'pickle'`` (restricted), ``'pickle-any'``, or an object with dumps, loads and allow.
+    :param serializer: ``'pickle'`` (restricted), ``'json'``, ``'msgpack'``, ``'pickle-any'``, or an object with dumps, loads and allow.
+    :param secret: signs every message, result, error and revocation, and refuses what is not signed: a text of 16 or more bytes, or
+        several, of which the first one signs and all verify. By default the environment's ``GEVENTHUEY_SECRET`` says it (several
+        with commas in between); an empty sequence signs nothing.
+    :param compression: compress arguments and results that become smaller by that.
     :param result_ttl: seconds that results are kept for; None for ever.
     :param clock: for tests: a ``ManualClock``.
     :param storage_kwargs: for the storage.
@@ -87,6 +97,7 @@ class Huey:
     def __init__(self, name: str = 'huey', result_store: bool = True, events: bool = True, store_none: bool = False,
                  always_eager: bool = False, store_errors: bool = True, blocking: bool = False, *, results: bool | None = None,
                  immediate: bool | None = None, utc: bool = True, serializer: str | Serializer = 'pickle',
+                 secret: Secrets | None = None, compression: bool = False,
                  result_ttl: float | None = WEEK, clock: Clock | None = None, **storage_kwargs: Any) -> None:
         self.name = check_name('the name', name)
         self.result_store = result_store if results is None else results
@@ -97,23 +108,27 @@ class Huey:
         self.blocking = blocking
         self.utc = utc
         self.serializer = serializer_of(serializer)
+        self.envelope = Envelope(self.serializer, self.name, _secrets_of_the_environment() if secret is None else secret, compression)
         self.result_ttl = None if result_ttl is None else float(check_number('result_ttl', result_ttl, MAX_DELAY))
         if self.result_ttl == 0:
             raise ConfigurationError('result_ttl=0 would keep no result: use None to keep all, result_store=False to keep none')
         self.clock = clock or Clock()
-        self.registry = TaskRegistry(self.serializer, self.clock)
+        self.registry = TaskRegistry(self.envelope, self.clock)
         self._use(self.get_storage(**storage_kwargs))
 
     @staticmethod
     def from_url(url: str, name: str = 'huey', **settings: Any) -> Huey:
-        """The application at a URL: ``redis://``, ``rediss://``, ``unix://`` or ``memory://``."""
+        """The application at a URL: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``redis+cluster://`` or
+        ``memory://``.
+        """
         scheme, slashes, _ = url.partition('://')
         if scheme == 'memory':
             return MemoryHuey(name, **settings)
         if url.startswith(REDIS_SCHEMES):
             return RedisHuey(name, url=url, **settings)
         begins = f'that begins with {scheme!r}' if slashes else 'without ://'       # the rest may hold a password
-        raise ConfigurationError(f'a URL {begins} is not understood: use redis://, rediss://, unix:// or memory://')
+        raise ConfigurationError(f'a URL {begins} is not understood: use redis://, rediss://, unix://, redis+sentinel://, '
+                                 'redis+cluster:// or memory://')
 
     def get_storage(self, **storage_kwargs: Any) -> BaseStorage:
         """The storage; override it in a subclass."""
@@ -127,7 +142,10 @@ class Huey:
     def _use(self, storage: BaseStorage) -> None:
         self.storage = storage
         self._hand = HandLease(storage)
-        self.revocations = Revocations(storage, self.clock, WEEK)
+        self.revocations = Revocations(storage, self.envelope, self.clock, WEEK)
+        if self.serializer.name == 'pickle-any' and not self.envelope.signs and not storage.is_local:
+            warnings.warn("serializer='pickle-any' without a secret: whoever can write to this Redis can run code in the consumers; "
+                          'set secret= or GEVENTHUEY_SECRET, or use another serializer', RuntimeWarning, stacklevel=3)
 
     @property
     def immediate(self) -> bool:
@@ -320,7 +338,7 @@ class Huey:
 
     def executor(self, listening: Callable[[], bool] = lambda: False) -> Executor:
         """One that runs deliveries with this application's settings."""
-        return Executor(self.registry, self.serializer, self.clock, store_none=self.store_none,
+        return Executor(self.registry, self.envelope, self.clock, store_none=self.store_none,
                         store_errors=self.store_errors and self.result_store, result_ttl=self.result_ttl, listening=listening)
 
     def ready_to_run(self, task: QueueTask, dt: datetime.datetime | None = None) -> bool:
@@ -359,8 +377,13 @@ class Huey:
 
         An error's is the pickled dict of what is known of it.  Looks at every result: not for every day.
         """
-        records = self._looked(self.storage.results, DataStoreGetException)
-        return {task_id: record[1:] for task_id, record in records.items()}
+        found = {}
+        for task_id, record in self._looked(self.storage.results, DataStoreGetException).items():
+            try:
+                found[task_id] = self.envelope.opened(RESULT, record[1:], record[:1] + task_id.encode())
+            except SerializationError as exc:
+                logger.error('the result of %s is left out: %s', task_id, exc)
+        return found
 
     def pending_count(self) -> int:
         """How many tasks are in the queue."""
@@ -377,8 +400,13 @@ class Huey:
     def errors(self, limit: int | None = None, offset: int = 0) -> list[dict[str, Any]]:
         """The last errors of tasks, the newest first: dicts with id, task, retries, execute_time, error and traceback."""
         _check_limit(limit, offset)
-        entries = self._looked(lambda: self.storage.errors(limit, offset), DataStoreGetException)
-        return [self.serializer.loads(entry) for entry in entries]
+        found = []
+        for entry in self._looked(lambda: self.storage.errors(limit, offset), DataStoreGetException):
+            try:
+                found.append(self.envelope.loads(ERROR, entry))
+            except SerializationError as exc:
+                logger.error('an entry of the error list is left out: %s', exc)
+        return found
 
     # -- dead letters ---------------------------------------------------------------------------------------
 
@@ -520,6 +548,11 @@ class MemoryHuey(Huey):
 
     def get_storage(self, **storage_kwargs: Any) -> BaseStorage:
         return MemoryStorage(self.name, self.clock, **storage_kwargs)
+
+
+def _secrets_of_the_environment() -> list[str]:
+    """The secrets in ``GEVENTHUEY_SECRET``, which commas separate."""
+    return [secret.strip() for secret in os.environ.get(SECRET_VARIABLE, '').split(',') if secret.strip()]
 
 
 def _plain_function(func: Callable[..., Any]) -> Callable[..., Any]:

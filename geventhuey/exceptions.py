@@ -87,6 +87,10 @@ class SerializationError(QueueException):
     """A value cannot travel: it cannot be serialized, or its type is not allowed to."""
 
 
+class SignatureError(SerializationError):
+    """Something is not signed, or not with a secret that this program knows, or not for what it is used as."""
+
+
 # -- how a task ended ----------------------------------------------------------------------------------------
 
 class TaskException(QueueException):

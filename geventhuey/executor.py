@@ -11,11 +11,23 @@ from typing import NamedTuple
 
 from geventhuey import events
 from geventhuey.clock import Clock
+from geventhuey.envelope import ERROR, RESULT, REVOCATION, Envelope
 from geventhuey.exceptions import MessageError, QueueException, SerializationError, TaskInterrupted
 from geventhuey.message import AT_MOST_ONCE, MAX_MESSAGE, PROOF, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message
-from geventhuey.serializer import Serializer
 from geventhuey.storage import base
-from geventhuey.storage.base import Bury, Delivery, Effect, Enqueue, Keep, NoteError, Publish, Schedule
+from geventhuey.storage.base import (
+    Bury,
+    Delivery,
+    Effect,
+    Enqueue,
+    Keep,
+    NoteError,
+    Publish,
+    Revocation,
+    Schedule,
+    name_field,
+    task_field,
+)
 from geventhuey.task import QueueTask, TaskRegistry
 
 logger = logging.getLogger('geventhuey.executor')
@@ -47,10 +59,10 @@ class Executor:
     :param listening: says whether anybody listens to the events; while nobody does, none are made.
     """
 
-    def __init__(self, registry: TaskRegistry, serializer: Serializer, clock: Clock, *, store_none: bool, store_errors: bool,
+    def __init__(self, registry: TaskRegistry, envelope: Envelope, clock: Clock, *, store_none: bool, store_errors: bool,
                  result_ttl: float | None, listening: Callable[[], bool] = lambda: False) -> None:
         self._registry = registry
-        self._serializer = serializer
+        self._envelope = envelope
         self._clock = clock
         self._store_none = store_none
         self._store_errors = store_errors
@@ -74,7 +86,7 @@ class Executor:
             return self._dead(delivery, message, f'its message or its end cannot be dealt with: {error_text(exc)}')
 
     def _execute(self, delivery: Delivery, message: Message, started: Callable[[bytes], None] | None) -> Outcome:
-        if message.flags & (REVOKED | REVOKED_FOR_GOOD):
+        if message.flags & (REVOKED | REVOKED_FOR_GOOD) and self._is_genuine(message):
             return self._revoked(delivery, message)
         if message.expires is not None and message.expires <= self._clock.now():
             return self._expired(delivery, message)
@@ -141,13 +153,15 @@ class Executor:
         if not message.flags & WANTS_RESULT:
             return ()
         if value is None and not self._store_none:
-            return (Keep(message.id, base.NOTHING, base.TOMBSTONE_TTL),)
+            seal = self._envelope.seal(RESULT, base.NOTHING + message.id.encode())
+            return (Keep(message.id, base.NOTHING + seal.encode(), base.TOMBSTONE_TTL),)
         try:
-            record = base.VALUE + self._serializer.dumps(value)
+            record = base.VALUE + self._envelope.dumps(RESULT, value, base.VALUE + message.id.encode())
         except SerializationError as exc:
             raise SerializationError(f'the result (of type {type(value).__name__}) cannot travel: {exc}') from exc
         if len(record) > MAX_MESSAGE:
-            raise SerializationError(f'the result of {len(record)} bytes is larger than {MAX_MESSAGE}')
+            raise SerializationError(f'the result of {len(record)} bytes is larger than {MAX_MESSAGE}: '
+                                     f'put the data elsewhere and return its address')
         return (Keep(message.id, record, self._result_ttl),)
 
     def _failed(self, delivery: Delivery, message: Message, task: QueueTask, error: BaseException, trace: str,
@@ -155,8 +169,8 @@ class Executor:
         text = error_text(error)
         noted: list[Effect] = []
         if self._store_errors:
-            noted.append(NoteError(self._serializer.dumps(
-                {'id': task.task_id, 'task': task.name, 'name': task.task_name, 'retries': task.retries,
+            noted.append(NoteError(self._envelope.dumps(
+                ERROR, {'id': task.task_id, 'task': task.name, 'name': task.task_name, 'retries': task.retries,
                  'retry_delay': task.retry_delay, 'execute_time': task.eta, 'error': text, 'traceback': trace})))
         if self._listening():
             noted.append(Publish(events.event(events.EVENT_ERROR_TASK, task, error=True, duration=duration, traceback=trace)))
@@ -174,7 +188,8 @@ class Executor:
         """What ``get`` will raise."""
         if not self._store_errors:
             return Keep(message.id, base.LOST + b'it failed; store_errors is off, so that no more is known', base.TOMBSTONE_TTL)
-        record = self._serializer.dumps({'error': text, 'traceback': trace, 'retries': task.retries})
+        what = {'error': text, 'traceback': trace, 'retries': task.retries}
+        record = self._envelope.dumps(RESULT, what, base.ERROR + message.id.encode())
         return Keep(message.id, base.ERROR + record, self._result_ttl)
 
     def _retry(self, message: Message, task: QueueTask, text: str) -> list[Effect]:
@@ -182,7 +197,7 @@ class Executor:
         task.retries -= 1
         task.eta = self._clock.now() + task.retry_delay if task.retry_delay else None
         task.flags = flags = message.flags & ~(REVOKED | REVOKED_FOR_GOOD | PROOF)
-        raw = self._registry.message(task, flags)._replace(created=message.created).encode()
+        raw = self._registry.message(task, flags, message.created).encode()
         _say(logging.WARNING, '%s %s failed (%s); it is tried again %s, retries left: %d', message.name, message.id, text,
              f'in {task.retry_delay:g} s' if task.retry_delay else 'at once', task.retries)
         effects: list[Effect] = [Schedule(raw, task.retry_delay) if task.retry_delay else Enqueue(raw)]
@@ -191,6 +206,21 @@ class Executor:
             if task.retry_delay:
                 effects.append(Publish(events.event(events.EVENT_SCHEDULED, task)))
         return effects
+
+    def _is_genuine(self, message: Message) -> bool:
+        """True when the message is revoked by somebody who may: with a secret, the signed revocation has come along."""
+        if not self._envelope.signs:
+            return True
+        try:
+            proof = Revocation.decode(message.proof)
+        except ValueError:
+            proof = Revocation(None, False)
+        if any(self._envelope.is_sealed(REVOCATION, proof.identity(field), proof.signature)
+               for field in (task_field(message.id), name_field(message.name))):
+            return True
+        _say(logging.ERROR, '%s: %s is marked as revoked, but not by a revocation with a signature of ours: it is run', message.name,
+             message.id)
+        return False
 
     def _revoked(self, delivery: Delivery, message: Message) -> Outcome:
         effects: list[Effect] = []

@@ -69,8 +69,8 @@ class Message(NamedTuple):
         """The message as bytes. Raises ConfigurationError when a part of it is too long to travel."""
         task_id, name, queue = self.id.encode(), self.name.encode(), self.queue.encode()
         try:
-            head = HEADER.pack(VERSION, self.deliveries, self.flags, self.priority + 32768, int(self.created * 1000),
-                               int(self.expires * 1000) if self.expires else 0, len(task_id), len(name), len(queue))
+            head = HEADER.pack(VERSION, self.deliveries, self.flags, self.priority + 32768, round(self.created * 1000),
+                               round(self.expires * 1000) if self.expires else 0, len(task_id), len(name), len(queue))
         except struct.error:
             self._explain(len(task_id), len(name))
             raise
@@ -81,6 +81,13 @@ class Message(NamedTuple):
             raise ConfigurationError(f'{self.name}: its message of {len(raw)} bytes is larger than {MAX_MESSAGE}: '
                                      f'put the data elsewhere and send its address')
         return raw
+
+    def identity(self) -> bytes:
+        """All but the payload and what the storage edits on the way: what a signature of the payload covers as well."""
+        task_id, name, queue = self.id.encode(), self.name.encode(), self.queue.encode()
+        return HEADER.pack(VERSION, 0, self.flags & ~(PROOF | REVOKED | REVOKED_FOR_GOOD), self.priority + 32768,
+                           round(self.created * 1000), round(self.expires * 1000) if self.expires else 0,
+                           len(task_id), len(name), len(queue)) + task_id + name + queue
 
     def _explain(self, id_bytes: int, name_bytes: int) -> None:
         """Raises ConfigurationError for the part that does not fit into the header."""

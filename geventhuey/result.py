@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from geventhuey.envelope import RESULT, Envelope
 from geventhuey.exceptions import (
     DataStoreGetException,
     DataStoreTimeout,
     ResultConsumed,
     SerializationError,
+    SignatureError,
     StorageError,
     StorageUnavailable,
     TaskException,
     TaskLost,
     TaskRevoked,
 )
-from geventhuey.serializer import Serializer
 from geventhuey.storage import base
 from geventhuey.storage.base import BaseStorage
 from geventhuey.task import QueueTask
@@ -35,7 +36,7 @@ class Application(Protocol):
     """What a result needs of its Huey."""
 
     storage: BaseStorage
-    serializer: Serializer
+    envelope: Envelope
 
     def revoke(self, task: QueueTask, revoke_until: datetime.datetime | None = None, revoke_once: bool = False) -> None: ...
 
@@ -143,14 +144,17 @@ class TaskResultWrapper:
 
     def _read(self, record: bytes, blocking: bool) -> Any:
         kind, rest = record[:1], record[1:]
+        envelope, whose = self.huey.envelope, kind + self.task_id.encode()
         try:
             if kind == base.VALUE:
-                self._result = self.huey.serializer.loads(rest)
+                self._result = envelope.loads(RESULT, rest, whose)
                 self._record = None
                 return self._result
             if kind == base.ERROR:
-                metadata = {'task_id': self.task_id, **dict(self.huey.serializer.loads(rest))}
+                metadata = {'task_id': self.task_id, **dict(envelope.loads(RESULT, rest, whose))}
                 raise TaskException(str(metadata.get('error')), metadata)
+            if kind == base.NOTHING and not envelope.is_sealed(RESULT, whose, rest.decode('ascii')):
+                raise SignatureError('that it was None is not signed by us')
         except (SerializationError, TypeError, ValueError) as exc:
             raise DataStoreGetException(f'the result of {self.task_id} cannot be read: {exc}') from exc
         if kind == base.LOST:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from geventhuey.clock import Clock, to_timestamp
+from geventhuey.envelope import REVOCATION, Envelope
 from geventhuey.exceptions import DataStoreGetException, DataStorePutException, QueueException, StorageError
 from geventhuey.storage.base import BaseStorage, Revocation, name_field, task_field
 from geventhuey.task import PeriodicQueueTask, QueueTask
+
+logger = logging.getLogger('geventhuey')
 
 
 class Revocations:
@@ -19,8 +23,9 @@ class Revocations:
     Raises DataStorePutException when one cannot be written, DataStoreGetException when it cannot be read or taken back.
     """
 
-    def __init__(self, storage: BaseStorage, clock: Clock, ttl: float | None) -> None:
+    def __init__(self, storage: BaseStorage, envelope: Envelope, clock: Clock, ttl: float | None) -> None:
         self._storage = storage
+        self._envelope = envelope
         self._clock = clock
         self._ttl = ttl
 
@@ -30,8 +35,10 @@ class Revocations:
         ttl = self._ttl
         if ttl is not None and instant is not None:     # not forgotten while it holds
             ttl = max(ttl, instant - self._clock.now() + ttl)
+        revocation = Revocation(instant, once)
+        seal = self._envelope.seal(REVOCATION, revocation.identity(field))
         with _named(DataStorePutException):
-            self._storage.revoke(field, Revocation(instant, once), ttl)
+            self._storage.revoke(field, revocation._replace(signature=seal), ttl)
 
     def restore(self, field: str) -> bool:
         """The task or name is not revoked; True when it was."""
@@ -43,6 +50,9 @@ class Revocations:
         with _named(DataStoreGetException):
             revocation = self._storage.revocation(field)
         if revocation is None:
+            return False
+        if not self._envelope.is_sealed(REVOCATION, revocation.identity(field), revocation.signature):
+            logger.error('the revocation of %s is not signed by us: it counts for nothing', field)
             return False
         if revocation.once:
             return peek or self.restore(field)

@@ -3,6 +3,7 @@
 ``pickle`` (the default) is pickle read by a restricted unpickler: plain data, the standard value types and the classes that the
 application has allowed.  What it would refuse to read it refuses to write, so that the mistake shows at the call.
 ``pickle-any`` is plain pickle: whoever can write to the storage can run code in the consumer.
+``json`` and ``msgpack`` carry plain data only, which programs in other languages understand, too.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import builtins
 import inspect
 import io
+import json
 import pickle
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from geventhuey import pickle_opcodes
 from geventhuey.exceptions import ConfigurationError, SerializationError
 
 T = TypeVar('T')
@@ -117,6 +120,8 @@ class RestrictedPickle(AnyPickle):
         return data
 
     def loads(self, data: bytes) -> Any:
+        if not pickle_opcodes.is_harmless(data):
+            raise SerializationError('the bytes cannot be read: they are no pickle, or one that would fill the memory')
         try:
             return self._unpickler(io.BytesIO(data)).load()
         except _Refused as exc:
@@ -153,13 +158,87 @@ class _Refused(Exception):
         super().__init__(f'{what} is not allowed to travel; if it is a class of yours, add the line: {cure}')
 
 
+class PlainData:
+    """What carries no classes."""
+
+    name: str
+
+    def allow(self, cls: type[T]) -> type[T]:
+        raise ConfigurationError(f'serializer={self.name!r} carries plain data only, {cls!r} cannot travel by it: '
+                                 f'use the default serializer (pickle), or send plain data')
+
+
+class Json(PlainData):
+    """JSON (RFC 8259): None, bools, numbers, texts, lists, and dicts whose keys are texts. Tuples arrive as lists."""
+
+    name = 'json'
+
+    def __init__(self) -> None:
+        self._encode = json.JSONEncoder(ensure_ascii=False, separators=(',', ':')).encode
+
+    def dumps(self, value: object) -> bytes:
+        try:
+            data = self._encode(value).encode()
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise SerializationError(f'{_first_line(exc)}: JSON carries plain data only') from exc
+        _check_keys(value)
+        return data
+
+    def loads(self, data: bytes) -> Any:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as exc:     # its text would quote the data
+            raise SerializationError(f'the bytes cannot be read: they are no JSON ({type(exc).__name__})') from exc
+
+
+class MsgPack(PlainData):
+    """MessagePack: as JSON, with bytes, dicts with any simple key, and aware datetimes. Tuples arrive as lists."""
+
+    name = 'msgpack'
+
+    def __init__(self) -> None:
+        try:
+            import msgpack
+        except ImportError as exc:
+            raise ConfigurationError("serializer='msgpack' needs a package: python -m pip install 'geventhuey[msgpack]'") from exc
+        self._pack: Callable[[object], bytes] = lambda value: msgpack.packb(value, datetime=True)
+        self._unpack: Callable[[bytes], Any] = lambda data: msgpack.unpackb(data, strict_map_key=False, timestamp=3)
+
+    def dumps(self, value: object) -> bytes:
+        try:
+            return self._pack(value)
+        except Exception as exc:
+            # a naive datetime is refused with a text of its own, a number of more than 64 bits as an overflow
+            raise SerializationError(f'{_first_line(exc)}: MessagePack carries plain data, numbers of 64 bits and aware datetimes') from exc
+
+    def loads(self, data: bytes) -> Any:
+        try:
+            return self._unpack(data)
+        except Exception as exc:
+            raise SerializationError(f'the bytes cannot be read: they are no MessagePack ({type(exc).__name__})') from exc
+
+
+def _check_keys(value: object) -> None:
+    """Raises SerializationError for a dict with a key that JSON would turn into a text: it would come back as another one."""
+    rest = [value]
+    while rest:
+        inner = rest.pop()
+        if isinstance(inner, dict):
+            for key in inner:
+                if not isinstance(key, str):
+                    raise SerializationError(f'a dict with a key of type {type(key).__name__} would come back with a text for it')
+            rest += inner.values()
+        elif isinstance(inner, (list, tuple)):
+            rest += inner
+
+
 def serializer(setting: str | Serializer) -> Serializer:
     """The serializer of this name, or the object itself when it is one. Raises ConfigurationError for an unknown name."""
     if not isinstance(setting, str):
         if all(callable(getattr(setting, verb, None)) for verb in ('dumps', 'loads', 'allow')):
             return setting
         raise ConfigurationError(f'serializer={setting!r} has no dumps, loads and allow')
-    known: dict[str, type[AnyPickle]] = {cls.name: cls for cls in (RestrictedPickle, AnyPickle)}
+    known: dict[str, Callable[[], Serializer]] = {cls.name: cls for cls in (RestrictedPickle, AnyPickle, Json, MsgPack)}
     if setting not in known:
         raise ConfigurationError(f'serializer={setting!r} is not known; there are {", ".join(sorted(known))}')
     return known[setting]()

@@ -5,15 +5,21 @@ from __future__ import annotations
 import datetime
 import difflib
 import inspect
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from geventhuey.clock import Clock, to_datetime, to_timestamp
+from geventhuey.envelope import TASK, Envelope
 from geventhuey.exceptions import ConfigurationError, MessageError, QueueException, SerializationError
-from geventhuey.message import AT_MOST_ONCE, MAX_ID, MAX_NAME, Message
-from geventhuey.serializer import Serializer, module_name
+from geventhuey.message import AT_MOST_ONCE, MAX_ID, MAX_MESSAGE, MAX_NAME, Message
+from geventhuey.serializer import module_name
 
+logger = logging.getLogger('geventhuey')
+
+#: Bytes of a payload from which it is called large, and names that are remembered for that at most.
+LARGE, MAX_LARGE = 1024 * 1024, 1000
 #: More retries than this are a mistake, and ten years are longer than any queue lives.
 MAX_RETRIES = 10_000
 MAX_DELAY = 10 * 366 * 86400.0
@@ -145,9 +151,10 @@ def task_class(func: Callable[..., Any], name: str | None = None, retries_as_arg
 class TaskRegistry:
     """Which name means which task class, for one application; and the way between a task and its message."""
 
-    def __init__(self, serializer: Serializer, clock: Clock) -> None:
-        self._serializer = serializer
+    def __init__(self, envelope: Envelope, clock: Clock) -> None:
+        self._envelope = envelope
         self._clock = clock
+        self._large: set[str] = set()
         self._classes: dict[str, type[QueueTask]] = {}
 
     def register(self, cls: type[QueueTask]) -> type[QueueTask]:
@@ -189,7 +196,7 @@ class TaskRegistry:
         """The classes of periodic tasks, by name."""
         return [cls for _, cls in sorted(self._classes.items()) if issubclass(cls, PeriodicQueueTask)]
 
-    def message(self, task: QueueTask, flags: int = 0) -> Message:
+    def message(self, task: QueueTask, flags: int = 0, created: float | None = None) -> Message:
         """The task as it travels. Raises SerializationError, naming the argument that cannot."""
         settings: dict[str, Any] = {}
         if task.retries:
@@ -202,12 +209,22 @@ class TaskRegistry:
             settings['timeout'] = task.timeout
         if settings:
             _check_settings(settings)
+        message = Message(task.task_id, task.task_name, b'', task.queue, task.priority, flags | task.flags,
+                          self._clock.now() if created is None else created, task.expires)
         try:
-            payload = self._serializer.dumps((task.get_data(), settings))
+            payload = self._envelope.dumps(TASK, (task.get_data(), settings), message.identity() if self._envelope.signs else b'')
         except SerializationError as exc:
             raise self._named(task, exc) from exc
-        return Message(task.task_id, task.task_name, payload, task.queue, task.priority,
-                       flags | task.flags, self._clock.now(), task.expires)
+        if len(payload) > LARGE:
+            self._warn(task.task_name, len(payload))
+        return message._replace(payload=payload)
+
+    def _warn(self, name: str, size: int) -> None:
+        """The log says once for each name that its messages are large."""
+        if name not in self._large and len(self._large) < MAX_LARGE:
+            self._large.add(name)
+            logger.warning('%s: a message of %d bytes; %d are the limit, and smaller ones are faster: put the data elsewhere and send its '
+                           'address, or set compression=True', name, size, MAX_MESSAGE)
 
     def task(self, message: Message) -> QueueTask:
         """The task that a message is. Raises QueueException for a name that nobody registered, SerializationError for its payload."""
@@ -216,7 +233,7 @@ class TaskRegistry:
             near = difflib.get_close_matches(message.name, self._classes, 3, 0.5)
             raise QueueException(f'{message.name} not found in TaskRegistry: is its module imported by the one with the application?'
                                  + (f' There is {", ".join(near)}' if near else ''))
-        content = self._serializer.loads(message.payload)
+        content = self._envelope.loads(TASK, message.payload, message.identity() if self._envelope.signs else b'')
         try:
             data, settings = content
             if settings:
@@ -240,7 +257,7 @@ class TaskRegistry:
         """The same error with the name of the argument that cannot travel."""
         for label, value in _arguments(task):
             try:
-                self._serializer.dumps(value)
+                self._envelope.dumps(TASK, value)
             except SerializationError as exc:
                 return SerializationError(f'{task.task_name}: argument {label} (of type {type(value).__name__}) cannot travel: {exc}')
         return SerializationError(f'{task.task_name}: its data cannot travel: {error}')

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from geventhuey.envelope import RESULT
 from geventhuey.storage.base import VALUE
 
 TTL = 3600.0
@@ -24,7 +25,7 @@ def wrapper(huey):
 
 
 def put_result(huey, task_id):
-    huey.storage.put_result(task_id, VALUE + huey.serializer.dumps(1), TTL)
+    huey.storage.put_result(task_id, VALUE + huey.envelope.dumps(RESULT, 1), TTL)
 
 
 def bench_get_preserved(benchmark, wrapper):

@@ -14,7 +14,7 @@ ARGUMENTS = {
 }
 
 
-@pytest.fixture(params=['pickle', 'pickle-any'])
+@pytest.fixture(params=['pickle', 'pickle-any', 'json', 'msgpack', 'signed'])
 def add(request):
     """A task of an application with each serializer in turn."""
     @MemoryHuey('bench', serializer=request.param).task(name='add')

@@ -150,7 +150,7 @@ def test_the_serializer_of_a_name():
     assert serializer('pickle') is not serializer('pickle')
     mine = types.SimpleNamespace(dumps=len, loads=len, allow=len)
     assert serializer(mine) is mine
-    with pytest.raises(ConfigurationError, match='there are pickle, pickle-any'):
+    with pytest.raises(ConfigurationError, match='there are json, msgpack, pickle, pickle-any'):
         serializer('yaml')
     with pytest.raises(ConfigurationError, match='has no dumps, loads and allow'):
         serializer(types.SimpleNamespace(dumps=len))

@@ -109,7 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
     groups['time'].add_argument('-u', '--utc', dest='utc', action='store_true', help='crontab means UTC (the default)')
     storage = parser.add_argument_group('storage')
     storage.add_argument('--url', metavar='URL', help='where the tasks are, instead of what the application says: redis://host:port/db, '
-                         'rediss://..., unix://path (applications that do not say it use $GEVENTHUEY_URL)')
+                         'rediss://..., unix://path, redis+sentinel://host:port,host:port/service, redis+cluster://host:port,host:port '
+                         '(applications that do not say it use $GEVENTHUEY_URL)')
     log = parser.add_argument_group('log')
     log.add_argument('-l', '--logfile', metavar='FILE', help='write the log there instead of to stderr; it may be rotated')
     level = log.add_mutually_exclusive_group()
@@ -160,7 +161,8 @@ def announce(path: str, huey: Huey, options: Options, count: int) -> None:
     logger.info('geventhuey %s, gevent %s: %s with %d %s%s, PID %d', geventhuey.__version__, gevent.__version__, path,
                 options.workers, options.worker_type + ('s' if options.workers > 1 else ''),
                 f' in each of {count} processes' if count > 1 else '', os.getpid())
-    logger.info('application %r, queue %r, serializer %s, tasks at %s', huey.name, 'default', huey.serializer.name, huey.storage.describe())
+    logger.info('application %r, queue %r, serializer %s%s, tasks at %s', huey.name, 'default', huey.serializer.name,
+                ', signed' if huey.envelope.signs else '', huey.storage.describe())
     try:
         server, warnings = huey.storage.check()
         logger.info('storage: %s', server)

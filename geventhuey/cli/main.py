@@ -79,7 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument('--workers', type=_number(int, 1, 10_000), default=500, metavar='N', help='greenlets that fetch (default: 500)')
     sub.add_argument('--latency', type=_number(float, 0, 10), default=0.1, metavar='SECONDS',
                      help='what the server takes over each answer (default: 0.1)')
-    sub.add_argument('--url', metavar='URL', help='use Redis: redis://host:port/db, rediss://... or unix://path')
+    sub.add_argument('--url', metavar='URL', help='use Redis: redis://host:port/db, rediss://..., unix://path, '
+                     'redis+sentinel://host:port,host:port/service or redis+cluster://host:port,host:port')
     sub.add_argument('--folder', type=_folder, metavar='DIR', help='fetch the Python files of this folder instead')
     return parser
 

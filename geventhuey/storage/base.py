@@ -161,6 +161,10 @@ class Revocation(NamedTuple):
         """What it says, as it is stored and signed: until when in whole milliseconds (0 is for ever), and whether once."""
         return f'{0 if self.until is None else max(1, -int(-self.until * 1000 // 1))}:{int(self.once)}'
 
+    def identity(self, field: str) -> bytes:
+        """What its signature covers: who is revoked, and how."""
+        return f'{field}\0{self.terms}'.encode()
+
     def encode(self) -> bytes:
         """It as bytes."""
         return f'{self.terms}:{self.signature}'.encode() if self.signature else self.terms.encode()
@@ -196,6 +200,8 @@ class BaseStorage:
 
     #: True when it lives in this process alone: other processes cannot share it.
     in_process: ClassVar[bool] = False
+    #: True when only programs of this machine can reach it.
+    is_local: bool = False
 
     def __init__(self, name: str, max_errors: int = 1000) -> None:
         self.name = name

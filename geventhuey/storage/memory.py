@@ -121,6 +121,7 @@ class MemoryStorage(BaseStorage):
     """Tasks in the memory of this process, for threads and greenlets alike. They are gone when the process ends."""
 
     in_process: ClassVar[bool] = True
+    is_local = True
 
     def __init__(self, name: str, clock: Clock | None = None, read_timeout: float = 1.0, max_errors: int = 1000) -> None:
         super().__init__(name, max_errors)

@@ -238,6 +238,19 @@ class RedisServer:
     # -- how -----------------------------------------------------------------------------------------------
 
     def _launch(self, port: int) -> None:
+        with open(self.log, 'ab') as log:
+            self._log_start = log.tell()
+            # A session of their own, so that Ctrl-C ends the tests and not the server under them.
+            self._process = subprocess.Popen(
+                self._arguments(port),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self._watchdog = subprocess.Popen(
+            ['/bin/sh', '-c', WATCHDOG, str(self._process.pid), str(self.directory)],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True)
+
+    def _arguments(self, port: int) -> list[str]:
+        """The program and what it is told."""
         arguments = [
             self.binary,
             '--port', str(port),
@@ -249,16 +262,7 @@ class RedisServer:
         ]
         if self._unix_socket:
             arguments += ['--unixsocket', str(self.unix_socket_path)]
-        with open(self.log, 'ab') as log:
-            self._log_start = log.tell()
-            # A session of their own, so that Ctrl-C ends the tests and not the server under them.
-            self._process = subprocess.Popen(
-                [*arguments, *self.extra],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        self._watchdog = subprocess.Popen(
-            ['/bin/sh', '-c', WATCHDOG, str(self._process.pid), str(self.directory)],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True)
+        return [*arguments, *self.extra]
 
     def _wait_for_answer(self, port: int) -> None:
         """Our server, not another one on the same port, answers PING."""

@@ -49,7 +49,7 @@ def test_a_result_ttl_that_is_no_number(make, ttl):
 
 @pytest.mark.parametrize('url', ['http://x', 'localhost:6379', '', 'redis:/x', 'redis+magic://x', 'amqp://x'])
 def test_unknown_url_schemes(url):
-    with pytest.raises(ConfigurationError, match='use redis://, rediss://, unix:// or memory://'):
+    with pytest.raises(ConfigurationError, match=r'use redis://, rediss://, unix://, redis\+sentinel://, redis\+cluster:// or memory://'):
         Huey.from_url(url)
 
 

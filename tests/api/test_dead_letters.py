@@ -82,7 +82,7 @@ def test_dead_letters_are_thrown_away_one_by_one_or_all(huey, note):
 
 
 def test_a_task_of_an_unknown_name_is_listed_by_its_name(huey, note):
-    huey.storage.enqueue([Message('id', 'not.known', huey.serializer.dumps((((), {}), {})))])
+    huey.storage.enqueue([Message('id', 'not.known', huey.envelope.dumps(b'task', (((), {}), {})))])
     drain(huey)
     [letter] = huey.dead()
     assert letter.name == 'not.known' and 'not found' in letter.reason

@@ -409,16 +409,16 @@ def work(huey):
 
 
 def settings(**kwargs):
-    return lambda huey: huey.serializer.dumps((((), {}), kwargs))
+    return lambda huey: huey.envelope.dumps(b'task', (((), {}), kwargs))
 
 
 PAYLOADS = {
     'nothing': lambda huey: b'',
     'junk': lambda huey: b'junk',
-    'half a pickle': lambda huey: huey.serializer.dumps((((1, 2, 3), {}), {}))[:-5],
-    'a number': lambda huey: huey.serializer.dumps(5),
-    'three things': lambda huey: huey.serializer.dumps((1, 2, 3)),
-    'settings that are no dict': lambda huey: huey.serializer.dumps((((), {}), [1])),
+    'half a pickle': lambda huey: huey.envelope.dumps(b'task', (((1, 2, 3), {}), {}))[:-5],
+    'a number': lambda huey: huey.envelope.dumps(b'task', 5),
+    'three things': lambda huey: huey.envelope.dumps(b'task', (1, 2, 3)),
+    'settings that are no dict': lambda huey: huey.envelope.dumps(b'task', (((), {}), [1])),
     'retries that are no number': settings(retries='x'),
     'retries without a number of them': settings(retries=[]),
     'retries below nothing': settings(retries=-1),
@@ -455,7 +455,7 @@ def test_a_message_with_a_payload_that_is_none_goes_to_the_dead_letters(huey, wo
 
 @pytest.mark.parametrize('payload', [b'', b'junk'])
 def test_arguments_that_are_none_make_the_task_fail(huey, work, payload):
-    huey.storage.enqueue([Message('an-id', 'work', huey.serializer.dumps((payload or 5, {})))])
+    huey.storage.enqueue([Message('an-id', 'work', huey.envelope.dumps(b'task', (payload or 5, {})))])
     assert huey.executor().execute(take(huey)).status == FAILED
 
 

@@ -67,7 +67,7 @@ def test_looking_changes_nothing(huey, add):
 
 def test_tasks_of_other_programs_are_left_out(huey, add):
     add(1, 2)
-    huey.storage.enqueue([Message('an-id', 'somebody.else', huey.serializer.dumps((((), {}), {})))])
+    huey.storage.enqueue([Message('an-id', 'somebody.else', huey.envelope.dumps(b'task', (((), {}), {})))])
     assert numbers(huey.pending()) == [1]
     assert huey.pending_count() == 2
 

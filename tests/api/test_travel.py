@@ -295,7 +295,7 @@ def test_a_pickle_that_would_reach_for_an_attribute_is_refused(huey, owner, name
 
 def test_a_message_that_would_run_code_goes_to_the_dead_letters(huey, echo, tmp_path):
     import os
-    payload = calling(os.mkdir, str(tmp_path / 'done'))
+    payload = b'\0' + calling(os.mkdir, str(tmp_path / 'done'))
     huey.storage.enqueue([Message('an-id', echo.task_class.task_name, payload, flags=1)])
     assert drain(huey) == []
     assert not (tmp_path / 'done').exists()
@@ -307,13 +307,14 @@ def test_a_message_that_would_run_code_goes_to_the_dead_letters(huey, echo, tmp_
 
 def test_a_result_that_would_run_code_is_refused(huey, tmp_path):
     import os
-    huey.storage.put_result('an-id', b'V' + calling(os.mkdir, str(tmp_path / 'done')), None)
+    huey.storage.put_result('an-id', b'V\0' + calling(os.mkdir, str(tmp_path / 'done')), None)
     with pytest.raises(DataStoreGetException, match='not allowed to travel'):
         huey.result('an-id')
     assert not (tmp_path / 'done').exists()
 
 
-@pytest.mark.parametrize('record', [b'V', b'Vjunk', b'E', b'Ejunk', b'E' + pickle.dumps(5, 5), b'E' + pickle.dumps([1, 2], 5)])
+@pytest.mark.parametrize('record', [b'V', b'Vjunk', b'V\0junk', b'E',
+                                    b'Ejunk', b'E\0' + pickle.dumps(5, 5), b'E\0' + pickle.dumps([1, 2], 5)])
 def test_a_result_that_is_damaged_is_an_error_of_its_own(huey, record):
     huey.storage.put_result('an-id', record, None)
     with pytest.raises(DataStoreGetException, match='an-id'):

@@ -202,7 +202,7 @@ def test_one_who_comes_as_the_last_one_goes_is_told_too(redis_huey, monkeypatch)
     with pytest.raises(DataStoreTimeout):
         first.result()
     begun = time.monotonic()
-    huey.storage.put_result('an-id', b'V' + huey.serializer.dumps('a value'), 60)
+    huey.storage.put_result('an-id', b'V' + huey.envelope.dumps(b'result', 'a value'), 60)
     assert second.result() == 'a value'
     assert time.monotonic() - begun < LOOK_AGAIN / 2
 

@@ -153,9 +153,13 @@ class Work:
         self.journal = Journal(folder / 'journal')
         self.keys = Keys(self.name)
         self.huey = application.make_huey(self.name, url, **settings)
-        self.redis = redis.Redis.from_url(url, socket_timeout=10)
+        self.redis = self._client()
         self.programs: list[Program] = []
         self._tasks = {cls.task_name: cls for cls in self.huey.registry}
+
+    def _client(self) -> Any:
+        """A client of redis-py's, for looking."""
+        return redis.Redis.from_url(self.url, socket_timeout=10)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -189,7 +193,7 @@ class Work:
     def task(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """A task of this name, as its decorated function makes it, but not enqueued."""
         cls: Any = self._tasks[name]
-        retries = {'careless': 2, 'fail_once': 1}.get(name, 0)
+        retries = {'careless': 2, 'fail_once': 1, 'trial': 2}.get(name, 0)
         return cls((args, kwargs), None, None, retries, 0)
 
     def consumers(self) -> dict[str, str]:

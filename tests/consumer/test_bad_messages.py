@@ -7,6 +7,7 @@ import random
 import pytest
 
 from geventhuey import TaskException, TaskLost
+from geventhuey.envelope import TASK
 from geventhuey.message import WANTS_RESULT, Message
 from tests.consumer.kit import Work, wait_until
 
@@ -44,8 +45,8 @@ def test_a_message_whose_payload_is_damaged_goes_to_the_dead_letters(work):
     damaged = [whole._replace(id=f'cut-{cut}', payload=whole.payload[:-cut]) for cut in range(1, len(whole.payload), 5)]
     damaged += [whole._replace(id='nothing', payload=b''), whole._replace(id='random', payload=random.Random(1).randbytes(100)),
                 whole._replace(id='evil', payload=b'cos\nsystem\n(S"true"\ntR.'),
-                whole._replace(id='bytes', payload=work.huey.serializer.dumps(b'no task')),
-                whole._replace(id='settings', payload=work.huey.serializer.dumps(((), 7)))]
+                whole._replace(id='bytes', payload=work.huey.envelope.dumps(TASK, b'no task')),
+                whole._replace(id='settings', payload=work.huey.envelope.dumps(TASK, ((), 7)))]
     work.huey.storage.enqueue(damaged)
     consumer = work.consume('-w', '10')
     assert work.send('add', 2, 3).get(blocking=True, timeout=30) == 5
@@ -60,7 +61,7 @@ def test_a_message_whose_payload_is_damaged_goes_to_the_dead_letters(work):
 
 def test_a_name_that_nobody_knows_goes_to_the_dead_letters_and_is_said_once(work):
     consumer = work.consume('-w', '10')
-    messages = [Message(f'unknown-{n}', 'not.known', work.huey.serializer.dumps((((), {}), {})), flags=WANTS_RESULT) for n in range(20)]
+    messages = [Message(f'unknown-{n}', 'not.known', work.huey.envelope.dumps(TASK, (((), {}), {})), flags=WANTS_RESULT) for n in range(20)]
     work.huey.storage.enqueue(messages)
     with pytest.raises(TaskLost, match='not.known not found'):
         work.huey.result('unknown-19', blocking=True, timeout=30)

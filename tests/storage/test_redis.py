@@ -8,6 +8,7 @@ import time
 
 import pytest
 import redis
+from redis.sentinel import Sentinel
 
 from geventhuey.exceptions import (
     ConfigurationError,
@@ -17,9 +18,10 @@ from geventhuey.exceptions import (
     StorageUnavailable,
 )
 from geventhuey.storage import base
-from geventhuey.storage.base import Keep, NoteError, Publish, Settlement, task_field
+from geventhuey.storage.base import Keep, NoteError, Publish, Revocation, Settlement, task_field
 from geventhuey.storage.redis import RedisStorage
-from geventhuey.storage.redis.connection import IDLE, translated
+from geventhuey.storage.redis.connection import IDLE, Moved, translated
+from geventhuey.storage.redis.discovery import SCHEMES
 from geventhuey.testing.redis_server import RedisServer
 from tests.storage.kit import (
     BOUND,
@@ -220,6 +222,69 @@ def test_an_effect_that_is_refused_leaves_its_delivery_in_flight(redis_kit):
     assert storage.errors() == [b'entry']
 
 
+# -- a server that is the wrong one ------------------------------------------------------------------------------
+
+@pytest.fixture
+def demoted(server):
+    """The server is a replica, of a master that is not there."""
+    server.command('REPLICAOF', '127.0.0.1', '1')
+    yield server
+    server.command('REPLICAOF', 'NO', 'ONE')
+
+
+def client_of(kit):
+    """The number of the connection that the storage's callers share."""
+    found = [client['id'] for client in kit.raw.client_list() if client['name'] == f'geventhuey:{kit.name}:producer']
+    return int(found[0]) if found else None
+
+
+@pytest.mark.parametrize('write', [
+    lambda storage: storage.enqueue(messages('a')), lambda storage: storage.schedule(message('a'), delay=1), lambda storage: storage.trim(),
+], ids=['command', 'script', 'script that may be repeated'])
+def test_a_server_that_is_a_replica_now_is_left_and_nothing_was_done(server, own_kit, write):
+    storage = own_kit.storage
+    storage.revoke(task_field('a'), Revocation(PAST, False), 0.001)
+    storage._patience = 0.0
+    before = client_of(own_kit)
+    server.command('REPLICAOF', '127.0.0.1', '1')
+    try:
+        with pytest.raises(StorageUnavailable, match='READONLY') as caught:
+            write(storage)
+        assert not isinstance(caught.value, StorageOutcomeUnknown)
+        eventually(lambda: client_of(own_kit) is None)
+        storage.errors()
+        assert client_of(own_kit) > before
+    finally:
+        server.command('REPLICAOF', 'NO', 'ONE')
+    assert storage.pending_count('default') == storage.scheduled_count() == 0
+    write(storage)
+
+
+def test_who_shares_the_connection_with_somebody_who_is_told_to_go_elsewhere_has_its_answers(own_kit, demoted):
+    storage = own_kit.storage
+    storage._patience = 0.0
+    wrong = []
+
+    def run(number):
+        for _ in range(100):
+            try:
+                if number % 2:
+                    storage.enqueue(messages('a'))
+                    wrong.append('it was enqueued')
+                else:
+                    storage.errors()
+            except StorageUnavailable as exc:
+                if 'READONLY' not in str(exc) or not number % 2:
+                    wrong.append(exc)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
 # -- addresses and passwords ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('given', [
@@ -251,6 +316,14 @@ def test_an_address_that_is_not_understood_is_refused(given):
     ({'host': 'example.org', 'port': 7000, 'db': 1, 'password': 'sesame'}, 'redis://:***@example.org:7000/1'),
     ({'host': 'example.org', 'ssl': True, 'ssl_cert_reqs': 'none'}, 'rediss://example.org:6379/0'),
     ({'connection_pool': redis.ConnectionPool.from_url('redis://u:sesame@example.org/4')}, 'redis://u:***@example.org:6379/4'),
+    ({'url': 'redis+sentinel://example.org/tasks'}, 'redis+sentinel://example.org:26379/tasks/0'),
+    ({'url': 'redis+sentinel://u:sesame@a,b:7000,[::1]:7001/tasks/3?sentinel_username=s&sentinel_password=sesame'},
+     'redis+sentinel://u:***@a:26379,b:7000,[::1]:7001/tasks/3'),
+    ({'url': 'rediss+sentinel://:ses%2Fame@a:7000/tasks?ssl_cert_reqs=none'}, 'rediss+sentinel://:***@a:7000/tasks/0'),
+    ({'url': 'redis+cluster://a'}, 'redis+cluster://a:6379'),
+    ({'url': 'rediss+cluster://u:sesame@a:7000,b:7001/0'}, 'rediss+cluster://u:***@a:7000,b:7001'),
+    ({'connection_pool': Sentinel([('a', 7000), ('b', 7001)], sentinel_kwargs={'password': 'sesame'},
+                                  password='sesame').master_for('tasks').connection_pool}, 'redis+sentinel://:***@a:7000,b:7001/tasks/0'),
 ])
 def test_an_address_is_told_without_its_password(given, where):
     storage = RedisStorage('app', **given)
@@ -262,12 +335,48 @@ def test_an_address_is_told_without_its_password(given, where):
     'http://user:sesame@localhost', 'redis://user:sesame@localhost:port', 'redis://:ses/ame@localhost',
     'redis://:sesame@localhost?socket_timeout=sesame', 'redis://localhost?password=sesame&socket_timeout=soon',
     'redis://:a//sesame@localhost:port', 'user:sesame@localhost', 'redis://:sesame', 'redis://user:sesame',
+    'redis+magic://:sesame@a',
 ])
 def test_a_url_that_is_refused_is_not_told(url):
     with pytest.raises(ConfigurationError, match='no Redis URL') as caught:
         RedisStorage('app', url)
     assert 'ses' not in str(caught.value) and 'ame' not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(('url', 'reason'), [
+    ('redis+sentinel://:sesame@a', 'service'),
+    ('redis+sentinel://:sesame@a/', 'service'),
+    ('redis+sentinel://:sesame@a/tasks/0/1', 'service'),
+    ('redis+sentinel://:sesame@a/tasks/one', 'no number'),
+    ('redis+sentinel://:sesame@a:7000,/tasks', 'host is missing'),
+    ('redis+sentinel://:sesame@/tasks', 'host is missing'),
+    ('redis+sentinel://:sesame@a:port/tasks', 'has to be'),
+    ('redis+sentinel://:ses/ame@a/tasks', 'has to be'),
+    ('redis+sentinel://:sesame@[::1/tasks', 'has to be'),
+    ('redis+cluster://:sesame@a/1', 'no databases'),
+    ('redis+cluster://:sesame@a?db=1', 'no databases'),
+    ('redis+cluster://:sesame@a?sentinel_password=sesame', 'no sentinels'),
+    ('redis+cluster://:sesame@', 'host is missing'),
+    ('redis+cluster://a:70000', 'has to be'),
+])
+def test_a_url_of_several_servers_that_is_wrong_says_how_it_has_to_be(url, reason):
+    with pytest.raises(ConfigurationError, match=reason) as caught:
+        RedisStorage('app', url)
+    assert url.partition('//')[0] + '//[[user]:password@]host' in str(caught.value)
+    assert 'ses' not in str(caught.value).replace('databases', '') and 'ame' not in str(caught.value).replace('name', '')
+    assert caught.value.__suppress_context__
+
+
+def test_a_pool_of_replicas_is_refused():
+    pool = Sentinel([('a', 7000)]).slave_for('tasks').connection_pool
+    with pytest.raises(ConfigurationError, match='needs? the master'):
+        RedisStorage('app', connection_pool=pool)
+
+
+def test_all_schemes_that_the_storage_knows_are_known_to_the_application():
+    from geventhuey.api import REDIS_SCHEMES
+    assert set(REDIS_SCHEMES) == {scheme + '://' for scheme in ('redis', 'rediss', 'unix', *SCHEMES)}
 
 
 @pytest.fixture(scope='module')
@@ -362,6 +471,15 @@ def test_who_may_not_publish_is_warned_and_served(own_kit, server):
     ('ERR max number of clients reached', StorageUnavailable),
     ('NOPERM this user has no permissions', StorageRefused),
     ('NOAUTH Authentication required.', StorageRefused),
+    ('MOVED 3999 127.0.0.1:6381', Moved),
+    ('ASK 3999 127.0.0.1:6381', StorageUnavailable),
+    ('TRYAGAIN Multiple keys request during rehashing of slot', StorageUnavailable),
+    ('CLUSTERDOWN Hash slot not served', StorageUnavailable),
+    ('UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)', StorageUnavailable),
+    ("ERR READONLY You can't write against a read only replica.", StorageUnavailable),
+    ('ERR Error running script (call to f_0a): @user_script:1: @user_script: 1: Lua script attempted to access a non local key in a '
+     'cluster node', StorageUnavailable),
+    ('ERR Script attempted to access a non local key in a cluster node script: 0a, on @user_script:1.', StorageUnavailable),
     ('WRONGTYPE Operation against a key holding the wrong kind of value', StorageError),
 ])
 def test_what_the_server_says_is_translated(said, error):

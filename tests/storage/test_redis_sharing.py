@@ -21,7 +21,8 @@ from geventhuey.exceptions import (
     StorageOutcomeUnknown,
     StorageUnavailable,
 )
-from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, Address, SharedLink
+from geventhuey.storage.redis.address import Address
+from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, SharedLink
 from tests.storage.kit import (
     BOUND,
 )

@@ -1,4 +1,4 @@
-"""Connections to Redis: redis-py makes them (addresses, TLS, passwords), and after that the bytes are ours.
+"""Connections to Redis: redis-py makes them (``address.py``), and after that the bytes are ours.
 
 ``Link`` is one connection with one owner at a time.  ``SharedLink`` lets any number of threads or greenlets use one: who finds it
 busy hands in the commands, and they travel with the next ones, in one write and one read.  What redis-py or the server say of an
@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
-import redis
-from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection, parse_url
 
 from geventhuey import native
 from geventhuey.exceptions import (
-    ConfigurationError,
     StorageError,
     StorageOutcomeUnknown,
     StorageRefused,
@@ -30,8 +28,7 @@ from geventhuey.exceptions import (
 
 Command = tuple[Any, ...]
 
-#: Seconds to wait for a connection, and for an answer of a command that does not block.
-CONNECT_TIMEOUT = 1.0
+#: Seconds to wait for an answer of a command that does not block.
 ANSWER_TIMEOUT = 5.0
 #: Seconds without use after which a connection is looked at before it is written to: a server that went away in between would
 #: otherwise make the outcome of the next command unknown.
@@ -45,138 +42,45 @@ MAX_BATCH = 512
 
 _NOT_ENOUGH = object()
 #: First words of answers that say "not now": nothing was done, and the same may work later.
-_NOT_NOW = ('LOADING', 'BUSY', 'MASTERDOWN', 'CLUSTERDOWN', 'TRYAGAIN', 'READONLY', 'NOREPLICAS', 'MISCONF', 'OOM', 'UNKILLABLE')
+_NOT_NOW = ('LOADING', 'BUSY', 'MASTERDOWN', 'CLUSTERDOWN', 'TRYAGAIN', 'READONLY', 'NOREPLICAS', 'MISCONF', 'OOM', 'UNKILLABLE',
+            'MOVED', 'ASK', 'UNBLOCKED')
 _REFUSED = ('NOAUTH', 'WRONGPASS', 'NOPERM', 'DENIED')
-#: What a connection pool or a URL may say of an address; all else that it says is about pools and clients, which are not used.
-_ADDRESS = ('host', 'port', 'db', 'path', 'username', 'password', 'credential_provider', 'socket_keepalive', 'socket_keepalive_options',
-            'socket_type', 'socket_connect_timeout')
+_REFUSALS = ('invalid password', 'invalid username', "the user executing the script can't", 'acl failure in script')
+#: Those that say that another server may be the right one by now.
+_ELSEWHERE = ('MOVED', 'ASK', 'READONLY', 'MASTERDOWN', 'CLUSTERDOWN', 'NOREPLICAS', 'UNBLOCKED')
 
 
-class Address:
-    """Where a Redis server is and how to get in."""
-
-    def __init__(self, connection_class: type[Any], settings: Mapping[str, Any]) -> None:
-        self.connection_class = connection_class
-        self.settings = {key: value for key, value in settings.items()
-                         if (key in _ADDRESS or key.startswith('ssl_')) and value is not None}
-
-    @classmethod
-    def of(cls, url: str | None, connection_pool: Any, params: Mapping[str, Any]) -> Address:
-        """The address that one of the three gives. Raises ConfigurationError when more than one does, or it is not understood."""
-        unknown = [key for key in params if key not in (*_ADDRESS, 'ssl', 'unix_socket_path') and not key.startswith('ssl_')]
-        if unknown:
-            raise ConfigurationError(f'{", ".join(unknown)}: not understood; a Redis connection takes '
-                                     f'{", ".join(_ADDRESS)}, ssl, ssl_..., unix_socket_path')
-        for number in ('port', 'db'):
-            if not str(params.get(number, 0)).isdigit():
-                raise ConfigurationError(f'{number}={params[number]!r} is not a number')
-        given = [name for name, value in (('url', url), ('connection_pool', connection_pool), (', '.join(params), params)) if value]
-        if len(given) > 1:
-            raise ConfigurationError(f'the connection is over-determined by {" and ".join(given)}: '
-                                     f'give url=, or connection_pool=, or host=/port=/db=/... alone')
-        if connection_pool is not None:
-            if not isinstance(connection_pool, ConnectionPool):
-                raise ConfigurationError(f'connection_pool={connection_pool!r} is not a redis.ConnectionPool')
-            return cls(connection_pool.connection_class, connection_pool.connection_kwargs)
-        if url is not None:
-            try:
-                settings = dict(parse_url(url))
-            except ValueError:          # its text may quote a part of the password, and so may a part of the URL
-                scheme, found, _ = str(url).partition('://')
-                raise ConfigurationError(f'a URL that is no Redis URL ({scheme if found else ""}://...): use redis://, rediss:// or '
-                                         'unix://, then [[user]:password@], then host[:port][/db] or a path; write %2F for a / '
-                                         'in a password') from None
-            return cls(settings.pop('connection_class', Connection), settings)
-        return cls._of_keywords(dict(params))
-
-    @classmethod
-    def _of_keywords(cls, params: dict[str, Any]) -> Address:
-        """The address in the keywords that ``redis.Redis`` takes."""
-        kind: type[Any] = Connection
-        if params.pop('ssl', False):
-            kind = SSLConnection
-        if 'unix_socket_path' in params:
-            kind, params['path'] = UnixDomainSocketConnection, params.pop('unix_socket_path')
-        return cls(kind, params)
-
-    def __str__(self) -> str:
-        """The address as a URL, without its password."""
-        at = self.settings
-        user = f'{at.get("username", "")}:***@' if at.get('password') or at.get('credential_provider') else ''
-        if 'path' in at:
-            return f'unix://{user}{at["path"]}?db={at.get("db", 0)}'
-        scheme = 'rediss' if issubclass(self.connection_class, SSLConnection) else 'redis'
-        return f'{scheme}://{user}{at.get("host", "localhost")}:{at.get("port", 6379)}/{at.get("db", 0)}'
-
-    def connect(self, name: str, engine: bool) -> Any:
-        """A connected socket. ``engine``: one of gevent's, whether or not the process is patched.
-
-        Raises StorageUnavailable, or StorageRefused for a wrong password or a missing permission.
-        """
-        kind = _with_gevent_sockets(self.connection_class) if engine else self.connection_class
-        connection = kind(**{'socket_connect_timeout': CONNECT_TIMEOUT, **self.settings, 'socket_timeout': CONNECT_TIMEOUT,
-                             'client_name': name, 'protocol': 2})
-        try:
-            connection.connect()
-        except redis.exceptions.AuthenticationError as exc:
-            raise StorageRefused(f'Redis at {self} refuses the user or the password: {exc}') from exc
-        except redis.exceptions.ResponseError as exc:
-            raise translated(str(exc), str(self)) from exc
-        except Exception as exc:            # a credential provider of the user's may raise anything
-            raise StorageUnavailable(f'Redis at {self} cannot be reached: {exc}') from exc
-        sock, connection._sock = connection._sock, None      # ours from here on: redis-py must not close it
-        return sock
+class Moved(StorageUnavailable):
+    """The keys are on another server, which a new connection finds; nothing was done."""
 
 
 def translated(text: str, where: str = '') -> StorageError:
     """The error for what the server said."""
-    if text.startswith('ERR Error running script'):         # Redis 6 quotes what it said to the script
-        text = text.rpartition(': -')[2]
-    word = text.split(' ', 1)[0].removesuffix(':')
+    text, word = _first_word(text)
     at = f' at {where}' if where else ''
     if word == 'OOM':
         return StorageUnavailable(f'Redis{at} is out of memory (maxmemory): {text}')
-    if word in _REFUSED or 'invalid password' in text.lower() or 'invalid username' in text.lower():
+    if word in _REFUSED or any(part in text.lower() for part in _REFUSALS):
         return StorageRefused(f'Redis{at} refuses: {text}')
-    if word in _NOT_NOW or 'max number of clients' in text:
+    if word == 'MOVED':
+        return Moved(f'Redis{at} does not serve this slot of the cluster (redis+cluster:// finds who does): {text}')
+    if 'attempted to access a non local key' in text:       # by the first line of a script for clusters: nothing was done
+        return StorageUnavailable(f'Redis{at}: the slot is on its way to another node of the cluster, trying again: {text}')
+    if word in _NOT_NOW or 'max number of clients' in text or 'while the cluster is down' in text:
         return StorageUnavailable(f'Redis{at} cannot serve now: {text}')
     return StorageError(f'Redis{at}: {text}')
 
 
-def _with_gevent_sockets(kind: type[Any]) -> type[Any]:
-    """The same kind of connection on gevent's sockets."""
-    from gevent import socket, ssl
+def is_elsewhere(text: str) -> bool:
+    """True when the server said that another one may be the right one by now: a new connection finds it."""
+    return _first_word(text)[1] in _ELSEWHERE
 
-    class GeventConnection(kind):   # type: ignore[misc]
-        def _connect(self) -> Any:
-            timeout = self.socket_connect_timeout
-            if isinstance(self, UnixDomainSocketConnection):
-                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                sock.settimeout(timeout)
-                sock.connect(self.path)
-                return sock
-            sock = socket.create_connection((self.host, self.port), timeout)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in dict(getattr(self, 'socket_keepalive_options', None) or {}).items():
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-            return self._secured(sock) if isinstance(self, SSLConnection) else sock
 
-        def _secured(self, sock: Any) -> Any:
-            context = ssl.create_default_context()
-            context.check_hostname = self.check_hostname
-            context.verify_mode = self.cert_reqs
-            if self.certfile or self.keyfile:
-                context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
-            if self.ca_certs or self.ca_path or self.ca_data:
-                context.load_verify_locations(self.ca_certs, self.ca_path, self.ca_data)
-            if self.ssl_min_version is not None:
-                context.minimum_version = self.ssl_min_version
-            if self.ssl_ciphers:
-                context.set_ciphers(self.ssl_ciphers)
-            return context.wrap_socket(sock, server_hostname=self.host)
-
-    return GeventConnection
+def _first_word(text: str) -> tuple[str, str]:
+    """What the server said, and its first word, which says what kind of error it is."""
+    if text.startswith('ERR Error running script'):         # Redis 6 quotes what it said to the script
+        text = text.rpartition(': -')[2]
+    return text, text.removeprefix('ERR ').split(' ', 1)[0].removesuffix(':')
 
 
 class Link:
@@ -234,6 +138,45 @@ class Link:
         self._sock.close()
 
 
+class TwoWay:
+    """A socket on which one native thread reads for as long as it takes, while others write: one at a time, as OpenSSL wants it.
+
+    Who reads waits outside, and has no time limit; who writes has the usual one.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._lock = native.lock()
+        self.fileno, self.close = sock.fileno, sock.close
+
+    def shutdown(self, how: int) -> None:
+        """Both sides find the end; from any thread, so without a word to OpenSSL."""
+        socket.socket.shutdown(self._sock, how)
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Each way has its own."""
+
+    def recv(self, size: int) -> bytes:
+        """What comes next, as soon as it comes; nothing at the end."""
+        poll = native.original('select', 'poll')()
+        poll.register(self._sock.fileno(), select.POLLIN)
+        while True:
+            with self._lock:
+                self._sock.settimeout(0.0)
+                try:
+                    data: bytes = self._sock.recv(size)
+                    return data
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    pass
+            poll.poll()
+
+    def sendall(self, data: bytes | memoryview) -> None:
+        """The data are on their way."""
+        with self._lock:
+            self._sock.settimeout(ANSWER_TIMEOUT)
+            self._sock.sendall(data)
+
+
 class _Request:
     """Commands of one caller, on their way together."""
 
@@ -272,6 +215,7 @@ class SharedLink:
         self._link: Link | None = None
         self._used = 0.0
         self._on_the_way = 0.0
+        self._is_elsewhere = False
         self._waiting: deque[_Request] = deque()
         self._sent: deque[_Request] = deque()
 
@@ -338,10 +282,15 @@ class SharedLink:
         while self._sent:
             request = self._sent[0]
             while len(request.answers) < request.commands:
-                request.answers.append(link.receive(None if timeout is None else timeout + self._on_the_way))
+                answer = link.receive(None if timeout is None else timeout + self._on_the_way)
+                request.answers.append(answer)
+                if isinstance(answer, hiredis.ReplyError) and is_elsewhere(str(answer)):
+                    self._is_elsewhere = True
             request.done = True
             self._sent.popleft()
         self._used = time.monotonic()
+        if self._is_elsewhere:              # everybody has the answer; the next call finds out where
+            self.close()
 
     def _connected(self) -> Link:
         if self._link is not None and time.monotonic() - self._used > IDLE and not self._link.is_quiet():
@@ -361,5 +310,6 @@ class SharedLink:
     def close(self) -> None:
         """The connection is closed; the next call opens a new one."""
         link, self._link = self._link, None
+        self._is_elsewhere = False
         if link is not None:
             link.close()

@@ -16,7 +16,7 @@ import hiredis
 
 from geventhuey import native
 from geventhuey.exceptions import StorageError
-from geventhuey.storage.redis.connection import Command, Link
+from geventhuey.storage.redis.connection import Command, Link, TwoWay
 from geventhuey.waiter import ThreadWaiter
 
 logger = logging.getLogger('geventhuey.results')
@@ -153,7 +153,7 @@ class _Carrier:
         while self._listener.is_carried_by(self):
             link = None
             try:
-                link = Link(self._listener.connect(self._engine))
+                link = Link(self._connected())
                 self._opened(link)
                 for _ in self._read(link):
                     if was_down:
@@ -170,6 +170,10 @@ class _Carrier:
             finally:
                 if link is not None:
                     link.close()
+
+    def _connected(self) -> Any:
+        """A socket, new."""
+        return self._listener.connect(self._engine)
 
     def _read(self, link: Link) -> Iterator[None]:
         """Tells, until the connection ends by an error; yields after each answer."""
@@ -227,6 +231,9 @@ class _ThreadCarrier(_Carrier):
 
     def start(self) -> None:
         native.start_thread(self.listen)
+
+    def _connected(self) -> Any:
+        return TwoWay(super()._connected())
 
     def push(self) -> None:
         if self._posted:

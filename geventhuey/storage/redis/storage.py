@@ -31,11 +31,13 @@ from geventhuey.storage.base import (
     Standing,
     Suspects,
 )
-from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, Address, Command, SharedLink, translated
+from geventhuey.storage.redis.address import Address
+from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, Command, Moved, SharedLink, translated
+from geventhuey.storage.redis.discovery import CLUSTER
 from geventhuey.storage.redis.keys import Keys
 from geventhuey.storage.redis.lines import FixedLine, Lines
 from geventhuey.storage.redis.listener import EventListener, ResultListener
-from geventhuey.storage.redis.scripts import script
+from geventhuey.storage.redis.scripts import NEVER, script
 
 OLDEST_REDIS = (6, 2)
 #: Seconds that a producer tries for when Redis cannot be reached, so that a web request fails fast; an engine's part has its own
@@ -52,17 +54,19 @@ _STANDINGS = {standing.value: standing for standing in Standing}
 class RedisStorage(BaseStorage):
     """Tasks in Redis 6.2 or later, or Valkey.
 
-    ``url`` (``redis://``, ``rediss://``, ``unix://``), ``connection_pool`` (a ``redis.ConnectionPool``, for its address only: the
-    connections are our own) or the address keywords of ``redis.Redis`` say where; more than one of the three is an error.
-    ``read_timeout`` is how long ``dequeue`` waits in seconds when the application is ``blocking``.
+    ``url`` (``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``redis+cluster://``), ``connection_pool`` (a
+    ``redis.ConnectionPool``, for its address only: the connections are our own) or the address keywords of ``redis.Redis`` say
+    where; more than one of the three is an error.  ``read_timeout`` is how long ``dequeue`` waits in seconds when the application
+    is ``blocking``.
     """
 
     def __init__(self, name: str, url: str | None = None, connection_pool: Any = None, read_timeout: float = 1.0,
                  max_errors: int = 1000, **connection_params: Any) -> None:
         super().__init__(name, max_errors)
         self.read_timeout = read_timeout
-        self.address = Address.of(url, connection_pool, connection_params)
         self.keys = Keys(name)
+        self.address = Address.of(url, connection_pool, connection_params, self.keys.prefix)
+        self.is_local = self.address.is_local
         self._patience = PATIENCE
         self._lines: Lines | FixedLine = Lines(self._connect)
         self._results = ResultListener(functools.partial(self._connect, 'results'))
@@ -99,7 +103,7 @@ class RedisStorage(BaseStorage):
         compatible = info.get('redis_version', '0')
         if tuple(int(part) for part in compatible.split('.')[:2] if part.isdigit()) < OLDEST_REDIS:
             raise StorageRefused(f'{product} {version} at {self.describe()} is too old: 6.2 or later is needed')
-        return f'{product} {version}', [*_warnings(info), *self._publishing_warnings()]
+        return f'{product} {version}', [*_warnings(info, self.address.is_cluster), *self._publishing_warnings()]
 
     def _publishing_warnings(self) -> list[str]:
         """What it means when this user may not publish."""
@@ -248,7 +252,10 @@ class RedisStorage(BaseStorage):
         # Redis rounds 0 up to "for ever", and may be 100 ms late
         command = ('BZPOPMIN', *map(self.keys.wake, queues), f'{max(0.01, timeout):.3f}')
         with self._lines.waiting() as line:
-            return _checked(line.call((command,), timeout + ANSWER_TIMEOUT)[0]) is not None
+            try:
+                return _checked(line.call((command,), timeout + ANSWER_TIMEOUT)[0]) is not None
+            except Moved:               # while we waited; who looks now, finds where it is
+                return False
 
     # -- results --------------------------------------------------------------------------------------------
 
@@ -390,10 +397,13 @@ class RedisStorage(BaseStorage):
         self._calls([('PUBLISH', self.keys.events, event) for event in events])
 
     def listener(self) -> Any:
-        """A ``redis.client.PubSub`` that is subscribed to the events."""
+        """A ``redis.client.PubSub`` that is subscribed to the events.
+
+        On a cluster it is connected to the node that serves the application.  Consumers announce to those who listen there: when
+        the slot has moved to another node, listeners hear nothing until they connect anew.
+        """
         import redis
-        at = self.address
-        pool = redis.ConnectionPool(connection_class=at.connection_class, **{**at.settings, 'socket_timeout': None, 'protocol': 2})
+        pool = self.address.pool(f'geventhuey:{self.name}:events')
         pubsub = redis.Redis(connection_pool=pool).pubsub()
         pubsub.subscribe(self.keys.events)
         return pubsub
@@ -405,7 +415,7 @@ class RedisStorage(BaseStorage):
 
     def _script(self, name: str, keys: Sequence[str], *args: Any, once: bool = False) -> Any:
         """The script's answer. ``once``: it must not be repeated when its outcome is unknown."""
-        source = script(name)
+        source = script(name, self.address.is_cluster)
         try:
             return self._call(('EVALSHA', source.sha, len(keys), *keys, *args), once=once)
         except StorageError as exc:
@@ -420,23 +430,30 @@ class RedisStorage(BaseStorage):
     def _calls(self, commands: Sequence[Command], once: bool = False, decisive: int | None = None) -> list[Any]:
         """The answers, or the first ``decisive`` ones.
 
-        What certainly was not done (and, unless ``once``, what may have been) is tried again while patience lasts.
+        What certainly was not done (and, unless ``once``, what may have been) is tried again while patience lasts; what is
+        elsewhere now, at once.
         """
         if not commands:
             return []
         give_up = time.monotonic() + self._patience
         pause = 0.05
+        was_moved = not self.address.is_cluster
         while True:
             try:
                 return [_checked(answer) for answer in self._lines.line().call(commands)[:decisive]]
             except StorageUnavailable as exc:
+                if isinstance(exc, Moved) and not was_moved:
+                    was_moved = True
+                    continue
                 if (once and isinstance(exc, StorageOutcomeUnknown)) or time.monotonic() + pause > give_up:
                     raise
             time.sleep(pause)
             pause *= 2
 
     def _scan(self, pattern: str) -> Iterator[list[bytes]]:
-        """Keys that match, in portions; a key may come twice."""
+        """Keys that match, in portions; a key may come twice. Raises StorageUnavailable while a slot moves: some are elsewhere."""
+        if self.address.is_cluster:
+            self._call(('EXISTS', self.keys.prefix + NEVER))
         cursor = b'0'
         escaped = pattern.replace('[', r'\[').replace('?', r'\?')
         while True:
@@ -480,12 +497,15 @@ def _info(text: bytes) -> dict[str, str]:
     return {name: value for name, _, value in lines}
 
 
-def _warnings(info: Mapping[str, str]) -> Iterator[str]:
+def _warnings(info: Mapping[str, str], is_cluster: bool) -> Iterator[str]:
     """What may lose tasks, by the way this server is set up."""
     if info.get('maxmemory', '0') != '0' and info.get('maxmemory_policy', 'noeviction') != 'noeviction':
         yield (f'maxmemory-policy is {info["maxmemory_policy"]}: when memory is full, Redis will throw tasks away; '
                f'set maxmemory-policy noeviction')
     if info.get('role', 'master') != 'master':
         yield 'this Redis is a replica: it cannot be written to'
+    if info.get('redis_mode') == 'cluster' and not is_cluster:
+        yield (f'this is a node of a Redis Cluster: use {CLUSTER}://, which finds the node that serves the application, and loses '
+               f'nothing when its slot moves to another one')
     if info.get('aof_enabled', '0') == '0':
         yield 'appendonly is off: if Redis itself dies, what came after its last snapshot is lost'

@@ -16,6 +16,7 @@ from typing import Any
 
 import geventhuey
 from geventhuey import Huey
+from geventhuey.testing import history
 
 NAME, URL, JOURNAL = 'WORK_NAME', 'WORK_URL', 'WORK_JOURNAL'
 
@@ -113,6 +114,24 @@ def make_huey(name: str | None = None, url: str | None = None, **settings: Any) 
             note('interrupted', n)
             raise
         return n * 10
+
+    @huey.task(name='trial', include_task=True, retries=2)
+    def trial(seconds: float, fails: int, task: Any) -> list[float]:
+        """Writes the history of its runs, fails as often as it is told to, and returns which run it was."""
+        path, begun = os.environ[JOURNAL] + '.history', time.time()
+        history.note(path, history.STARTED, task.task_id, task.deliveries)
+        try:
+            pause(seconds)
+            if task.retries > 2 - fails:
+                raise Boom('on purpose')
+        except geventhuey.TaskInterrupted:
+            history.note(path, history.INTERRUPTED, task.task_id, task.deliveries)
+            raise
+        except Boom:
+            history.note(path, history.FAILED, task.task_id, task.deliveries)
+            raise
+        history.note(path, history.ENDED, task.task_id, task.deliveries)
+        return [os.getpid(), begun]
 
     @huey.task(name='whose')
     def whose(n: int, seconds: float) -> int:
