@@ -361,7 +361,8 @@ def test_it_can_be_installed_and_demonstrated(line, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('line', SOAKS)
 def test_a_soak_finds_every_task(line, tmp_path):
-    ended = subprocess.run([*words_of(line), '--tasks', '2000'], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100)
+    words = [*words_of(line), '--tasks', '2000']
+    ended = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, f'{ended.stdout}\n{ended.stderr}'
     assert re.search(r'lost +0\n', ended.stdout)
 

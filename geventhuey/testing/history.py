@@ -50,6 +50,10 @@ class Run:
     ended: float | None = None
     how: str | None = None
 
+    def __str__(self) -> str:
+        ended = f' at {self.ended:.3f}' if self.ended else ''
+        return f'by {self.pid} at {self.started:.3f}, {self.how or "never ended"}{ended}'
+
 
 @dataclass(slots=True)
 class Fault:
@@ -65,7 +69,8 @@ class Fault:
         """True when the fault is a reason for the task to run once more after this run."""
         if self.in_flight is not None and task_id not in self.in_flight:
             return False
-        if self.pid is not None and self.pid != run.pid:
+        # what a process had fetched and not begun when it was stopped, it begins when it goes on: after others have run it
+        if self.pid not in (None, run.pid) and not (self.kind == 'stop' and self.pid == following.pid):
             return False
         return run.started - SLACK <= self.ended and self.began <= following.started + SLACK
 
@@ -107,7 +112,7 @@ class Report:
                  f'lost           {len(self.lost):,}{_some(self.lost)}',
                  f'run twice      {twice:,}{f" ({by_kind})" if by_kind else ""}, each explained by a fault that had it in flight',
                  f'unexplained    {len(self.unexplained):,}{_some(list(self.unexplained))}']
-        lines += [f'               {task_id}: {_shown(runs)}' for task_id, runs in list(self.unexplained.items())[:SHOWN]]
+        lines += [f'               {task_id}: {"; ".join(map(str, runs))}' for task_id, runs in list(self.unexplained.items())[:SHOWN]]
         if self.unsent:
             lines.append(f'never sent     {len(self.unsent):,}{_some(self.unsent)}')
         if self.early:
@@ -224,11 +229,6 @@ class History:
 
 def _some(ids: list[str]) -> str:
     return f': {", ".join(ids[:SHOWN])}{", ..." if len(ids) > SHOWN else ""}' if ids else ''
-
-
-def _shown(runs: list[Run]) -> str:
-    return '; '.join(f'by {run.pid} at {run.started:.3f}, {run.how or "never ended"}{f" at {run.ended:.3f}" if run.ended else ""}'
-                     for run in runs)
 
 
 def _percentile(values: list[float], percent: float) -> float:

@@ -16,8 +16,8 @@ import psutil
 import pytest
 import redis
 
+from geventhuey.testing.soak import APPLICATION_VARIABLE
 from geventhuey.testing.soak import __main__ as command
-from geventhuey.testing.soak.faults import APPLICATION_VARIABLE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 #: Seconds in which a small run has ended, on a loaded machine.
@@ -46,11 +46,11 @@ def test_nothing_is_lost_and_every_second_run_is_explained(faults, tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     report = json.loads((tmp_path / 'report').read_text())
     assert report['tasks'] == 1500 and report['seed'] == 1
-    assert report['lost'] == report['unexplained'] == report['wrong'] == report['left'] == []
+    assert report['right'] and report['problems'] == {}
     assert report['faults'] == {kind[2:]: int(count) for kind, count in zip(faults[::2], faults[1::2], strict=True)}
     assert report['results'] > 200
     if not {'--kill', '--stop', '--redis-kill'} & set(faults):
-        assert report['duplicates'] == 0
+        assert report['second_runs'] == 0
     assert 'Traceback' not in ended.stderr
 
 
@@ -78,8 +78,8 @@ def test_a_task_that_is_swallowed_is_named_as_lost(tmp_path):
     variables = {APPLICATION_VARIABLE: 'swallowing.huey', 'PYTHONPATH': os.pathsep.join([str(CHECKOUT), str(tmp_path)])}
     ended = run_soak('--tasks', '1000', '--client-kill', '1', '--json', str(tmp_path / 'report'), **variables)
     assert ended.returncode == 1, ended.stdout + ended.stderr
-    assert json.loads((tmp_path / 'report').read_text())['lost'] == ['0', '400', '800']
-    assert 'LOST: 400' in ended.stdout
+    assert json.loads((tmp_path / 'report').read_text())['problems']['lost'] == ['task 0', 'task 400', 'task 800']
+    assert 'LOST: task 400' in ended.stdout
 
 
 def test_a_task_that_runs_twice_without_a_reason_is_named(tmp_path):
@@ -99,8 +99,8 @@ def test_a_task_that_runs_twice_without_a_reason_is_named(tmp_path):
     ended = run_soak('--tasks', '1000', '--client-kill', '5', '--json', str(tmp_path / 'report'), **variables)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     report = json.loads((tmp_path / 'report').read_text())
-    assert report['lost'] == [] and len(report['unexplained']) == 1
-    assert 'UNEXPLAINED: 700' in ended.stdout
+    assert list(report['problems']) == ['unexplained'] and len(report['problems']['unexplained']) == 1
+    assert 'UNEXPLAINED: 700/0 was run by ' in ended.stdout
 
 
 def test_a_result_that_is_wrong_is_named(tmp_path):
@@ -158,6 +158,7 @@ def test_an_interrupt_leaves_no_process_and_no_key(number, redis_url):
     (['--task', '5'], 'unrecognized arguments: --task 5'),
     (['--url', 'redis://localhost', '--redis-kill', '1'], '--redis-kill: only a server of its own is killed'),
     (['--url', 'rediss://localhost', '--cut', '1'], '--cut: the proxy understands redis:// only'),
+    (['--keep', 'tests'], "argument --keep: 'tests': a new or an empty folder is needed"),
     (['--json', 'no/such/folder/report'], "argument --json: 'no/such/folder/report' cannot be written"),
 ])
 def test_a_bad_option_is_one_clear_error(options, said, capsys):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import secrets
 import signal
 import sys
@@ -25,11 +26,10 @@ import geventhuey
 from geventhuey.exceptions import ConfigurationError, QueueException
 from geventhuey.storage.redis import RedisStorage
 from geventhuey.testing.fault_proxy import FaultProxy
-from geventhuey.testing.history import Record
+from geventhuey.testing.history import History
 from geventhuey.testing.redis_server import RedisServer
-from geventhuey.testing.soak import app
+from geventhuey.testing.soak import JOURNAL_VARIABLE, NAME_VARIABLE
 from geventhuey.testing.soak.faults import Faults, Fleet
-from geventhuey.testing.soak.run import Run
 
 EPILOG = """\
 What is sent: tasks of 0 to 50 ms, some of 1 to 2 s, some that fail once or twice and are tried again, some that wait for a due time,
@@ -58,6 +58,7 @@ was left over; 2 when it was called in a wrong way.
 """
 #: A bit of everything, when no fault is asked for.
 DEFAULT_FAULTS = Faults(kill=5, stop=4, client_kill=20, cut=20, redis_kill=1)
+REDIS_PORT = 6379
 EX_USAGE = 2
 
 
@@ -109,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     other = parser.add_argument_group('where, and the report')
     other.add_argument('--url', metavar='URL', help='your Redis, instead of one of its own: redis://..., rediss://... or unix://...')
     other.add_argument('--json', type=_file, metavar='FILE', help='write the report there as JSON, too')
-    other.add_argument('--keep', type=Path, metavar='DIR', help='leave there what was written down of each run, call and fault')
+    other.add_argument('--keep', type=_new_folder, metavar='DIR', help='leave there what was written down of each run, call and fault')
     return parser
 
 
@@ -138,19 +139,25 @@ class Soak:
             product, _ = self._storage.check()
             self._admin = stack.enter_context(redis.Redis.from_url(url))
             stack.callback(self._forget)
-            proxy = stack.enter_context(FaultProxy.of(url)) if self._faults.cut else None
-            way = url if proxy is None else proxy.url
+            proxy, way = None, url
+            if self._faults.cut:
+                at = urlsplit(url)
+                proxy = stack.enter_context(FaultProxy(at.port or REDIS_PORT, at.hostname or 'localhost'))
+                user, found, _ = at.netloc.rpartition('@')
+                way = at._replace(netloc=f'{user}{found}127.0.0.1:{proxy.port}').geturl()
+            os.environ.update({NAME_VARIABLE: self._name, JOURNAL_VARIABLE: str(folder / 'journal')})
+            # now that the environment says which application it is
+            from geventhuey.testing.soak import app
+            from geventhuey.testing.soak.run import Run
             for huey in (app.huey, app.silent):
-                huey.name = self._name
                 huey.use_url(way)
                 stack.callback(huey.close)
             print(f'geventhuey {geventhuey.__version__}, {product} at {self._storage.describe()}: {flags.tasks} tasks, {flags.consumers} '
                   f'consumers with {flags.workers} greenlets, a lease of {flags.lease:g} s; --seed {self._seed}', flush=True)
-            record = Record(folder / 'record')
-            journal = folder / 'journal'
-            fleet = Fleet(way, self._name, journal, flags.consumers, ('-w', str(flags.workers), '--lease', str(flags.lease)))
+            fleet = Fleet(way, folder / 'log', flags.consumers, ('-w', str(flags.workers), '--lease', str(flags.lease)))
             stack.callback(fleet.stop)
-            run = Run(flags, self._seed, self._faults, self._storage, self._admin, fleet, record, journal, proxy, server)
+            history = History(folder / 'journal')
+            run = Run(flags, self._seed, self._faults, self._storage, self._admin, fleet, history, proxy, server)
             stack.callback(run.stop)
             report = run.report()
         for line in report.lines():
@@ -208,6 +215,14 @@ def _file(text: str) -> Path:
     except OSError as exc:
         raise argparse.ArgumentTypeError(f'{text!r} cannot be written: {exc.strerror}') from None
     return Path(text)
+
+
+def _new_folder(text: str) -> Path:
+    """The path of a folder that is not there yet, or empty."""
+    path = Path(text)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise argparse.ArgumentTypeError(f'{text!r}: a new or an empty folder is needed')
+    return path
 
 
 if __name__ == '__main__':

@@ -10,20 +10,19 @@ from typing import Any, NamedTuple
 
 from geventhuey import RedisHuey
 from geventhuey.task import QueueTask
-from geventhuey.testing.history import Journal
+from geventhuey.testing.history import ENDED, STARTED, note
+from geventhuey.testing.soak import JOURNAL_VARIABLE, NAME_VARIABLE
 
-#: How a consumer is told the name of the application, which is another one in each run, and where its tasks write down what they do.
-NAME_VARIABLE, JOURNAL_VARIABLE = 'GEVENTHUEY_SOAK', 'GEVENTHUEY_SOAK_JOURNAL'
-#: Shares of the tasks, in percent: long ones, and those that fail first, wait for a due time, have a priority, or a result.
+#: Shares of the tasks, in percent: long ones; and of the others those that fail first, wait for a due time, have a priority, or a result.
 LONG, FAILING, DELAYED, URGENT, ASKED = 1, 5, 5, 10, 25
 #: Seconds: what a short task and a long one take, what is waited before a retry and until a due time.
 SHORT, LASTING, PAUSE, DELAY = (0.0, 0.05), (1.0, 2.0), (0.0, 0.3), (0.1, 2.0)
-PRIORITIES = (-5, 10)
+PRIORITIES = (1, 9)
 
 huey = RedisHuey(os.environ.get(NAME_VARIABLE, 'geventhuey-soak'))
 #: The same application for those who do not ask what a task returns.
 silent = RedisHuey(huey.name, result_store=False)
-journal = Journal(os.environ.get(JOURNAL_VARIABLE, os.devnull))
+journal = os.environ.get(JOURNAL_VARIABLE, os.devnull)
 
 
 class OnPurpose(Exception):
@@ -33,14 +32,20 @@ class OnPurpose(Exception):
 @huey.task(include_task=True)
 def work(number: int, seconds: float, task: Any = None) -> int:
     """Takes its time, and fails as long as it has retries left: it was given as many as it is to need."""
-    with journal.run(task):
-        time.sleep(seconds)
-        if task.retries:
-            raise OnPurpose(f'{task.retries} more')
+    note(journal, STARTED, try_id(task), task.deliveries)
+    time.sleep(seconds)
+    note(journal, ENDED, try_id(task), task.deliveries)
+    if task.retries:
+        raise OnPurpose(f'{task.retries} more')
     return answer(number)
 
 
 silent.registry.register(work.task_class)
+
+
+def try_id(task: QueueTask) -> str:
+    """What one try of a task is called in the history: each of them is to end, and once."""
+    return f'{task.task_id}/{task.retries}'
 
 
 def answer(number: int) -> int:
@@ -76,3 +81,7 @@ class Plan(NamedTuple):
         task = work.task_class(((self.number, self.seconds), {}), str(self.number), None, self.fails, self.pause if self.fails else 0)
         task.priority = self.priority
         return task
+
+    def tries(self) -> list[str]:
+        """What its tries are called in the history."""
+        return [f'{self.number}/{left}' for left in range(self.fails + 1)]

@@ -16,15 +16,13 @@ from typing import NamedTuple
 import redis
 
 from geventhuey.cli import supervisor
-from geventhuey.message import Message
 from geventhuey.storage.base import BaseStorage
+from geventhuey.testing import fault_proxy
 from geventhuey.testing.fault_proxy import FaultProxy
-from geventhuey.testing.history import Record
+from geventhuey.testing.history import History
 from geventhuey.testing.redis_server import RedisServer
-from geventhuey.testing.soak.app import JOURNAL_VARIABLE, NAME_VARIABLE
+from geventhuey.testing.soak import APPLICATION_VARIABLE
 
-#: Names another application instead of the soak's own, for those who test the soak itself.
-APPLICATION_VARIABLE = 'GEVENTHUEY_SOAK_APPLICATION'
 APPLICATION = 'geventhuey.testing.soak.app.huey'
 KINDS = ('kill', 'stop', 'client-kill', 'cut', 'redis-kill')
 #: Consumers are not given up because of a task: ours all die innocently. (Consumers that may die under one.)
@@ -35,6 +33,10 @@ STOP_TIMEOUT = 10.0
 ON_THE_WAY = 0.05
 #: How long a process stands still, in leases: so short that it keeps what it holds, or so long that it loses it.
 SHORT, LONG = (0.05, 0.5), (1.5, 3.0)
+#: What befalls connections; how long they are held or slow, in leases: so short that a beat comes in time.
+CUTS, HELD = (*fault_proxy.KINDS, *fault_proxy.KINDS, 'close', 'hold', 'latency'), (0.02, 0.3)
+#: Seconds: longer than any call waits for an answer; what each request and answer takes longer; and how long the server is away.
+OUTLASTING, LATENCY, DOWN = 5.5, (0.01, 0.1), (0.1, 2.0)
 
 
 class Usage(NamedTuple):
@@ -56,12 +58,11 @@ class Usage(NamedTuple):
 class Fleet:
     """Consumer processes; one that was killed is started again. All end with this process."""
 
-    def __init__(self, url: str, name: str, journal: Path, count: int, options: Sequence[str]) -> None:
+    def __init__(self, url: str, log: Path, count: int, options: Sequence[str]) -> None:
         self._command = [sys.executable, '-m', 'geventhuey.cli.consumer', os.environ.get(APPLICATION_VARIABLE, APPLICATION),
                          '-k', 'greenlet', '-n', '-q', '-t', str(STOP_TIMEOUT / 2), '--max-deliveries', str(MAX_DELIVERIES),
                          '--url', url, *options]
-        self._variables = {NAME_VARIABLE: name, JOURNAL_VARIABLE: str(journal)}
-        self._log = journal.with_name('consumers.log')
+        self._log = log
         self._count = count
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipe = os.pipe()
@@ -77,7 +78,7 @@ class Fleet:
             self._processes = [self._launch() for _ in range(self._count)]
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **self._variables, supervisor.PIPE_VARIABLE: str(self._pipe[0])}
+        environment = {**os.environ, supervisor.PIPE_VARIABLE: str(self._pipe[0])}
         with open(self._log, 'ab') as log:
             # a session of its own: Ctrl+C on the terminal is for us
             process = subprocess.Popen(self._command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -159,17 +160,20 @@ class Injector:
 
     :param storage: the application's, by a way without faults.
     :param admin: a client of the same server.
+    :param name_of: what the history calls the try that a message is.
     :param progress: answers which share of the tasks has ended.
     """
 
-    def __init__(self, faults: Faults, seed: int, fleet: Fleet, storage: BaseStorage, admin: redis.Redis, record: Record, lease: float,
-                 progress: Callable[[], float], proxy: FaultProxy | None, server: RedisServer | None) -> None:
+    def __init__(self, faults: Faults, seed: int, fleet: Fleet, storage: BaseStorage, admin: redis.Redis, history: History,
+                 name_of: Callable[[bytes], str], lease: float, progress: Callable[[], float], proxy: FaultProxy | None,
+                 server: RedisServer | None) -> None:
         self._dice = random.Random(seed)
         self._plan = faults.drawn(self._dice)
         self._fleet = fleet
         self._storage = storage
         self._admin = admin
-        self._record = record
+        self._history = history
+        self._name_of = name_of
         self._lease = lease
         self._progress = progress
         self._proxy = proxy
@@ -179,8 +183,7 @@ class Injector:
         self._standing: dict[int, threading.Thread] = {}
         #: How many there have been of each kind.
         self.done = dict.fromkeys(KINDS, 0)
-        #: When each process was killed, and what it held.
-        self.killed: list[tuple[float, int, frozenset[str]]] = []
+        self._slow = 0
         self.error: Exception | None = None
 
     def start(self) -> None:
@@ -191,6 +194,12 @@ class Injector:
     def has_cut(self) -> bool:
         """True when connections broke."""
         return any(self.done[kind] for kind in ('client-kill', 'cut', 'redis-kill'))
+
+    def cuts(self) -> dict[str, int]:
+        """What the proxy has done, by kind."""
+        if self._proxy is None:
+            return {}
+        return {**{kind: count for kind, count in self._proxy.statistics.items() if kind != 'connections'}, 'latency': self._slow}
 
     def summary(self) -> str:
         """What has gone wrong so far, in short."""
@@ -233,8 +242,7 @@ class Injector:
         finally:
             moment = time.time()
             self._fleet.kill(pid)
-        self.killed.append((moment, pid, held))
-        self._record.fault('kill', pid, moment, moment, held)
+        self._history.fault('kill', pid, moment, moment, held)
         return True
 
     def _stop(self) -> bool:
@@ -252,7 +260,7 @@ class Injector:
                 self._stopped.wait(max(0.0, begun + leases * self._lease - time.time()))
             finally:
                 os.kill(pid, signal.SIGCONT)
-                self._record.fault('stop', pid, begun, time.time(), held)
+                self._history.fault('stop', pid, begun, time.time(), held)
         self._standing[pid] = threading.Thread(target=stand_still, daemon=True)
         self._standing[pid].start()
         return True
@@ -265,26 +273,55 @@ class Injector:
         moment = time.time()
         if not self._admin.client_kill_filter(_id=client['id']):
             return False                    # it has gone by itself
-        self._record.fault('client-kill', 0, moment, time.time(), ())
+        self._history.fault('client-kill', None, moment, time.time(), ())
         return True
 
     def _cut(self) -> bool:
+        """Something happens to a connection of one role, or to several; it excuses no second run."""
         assert self._proxy is not None
-        moment = time.time()
-        self._record.fault('cut', 0, moment, time.time(), ())
-        return True
+        proxy, dice, began = self._proxy, self._dice, time.time()
+        role = dice.choice(sorted(set(proxy.connections()) - {''}) or [''])
+        kind = dice.choice(CUTS)
+        if kind == 'close':
+            struck = proxy.cut(role) > 0
+        elif kind == 'hold':
+            proxy.hold(role)
+            # for longer than a call waits for its answer; but a beat that does not come through is a reason to give a consumer up
+            is_long = role != 'beat' and dice.random() < 0.1
+            self._stopped.wait(OUTLASTING if is_long else dice.uniform(*HELD) * self._lease)
+            proxy.release(drop=dice.random() < 0.5)
+            struck = not self._stopped.wait(self._lease / 5)
+        elif kind == 'latency':
+            proxy.latency = dice.uniform(*LATENCY)
+            struck = not self._stopped.wait(dice.uniform(*HELD) * self._lease)
+            proxy.latency = 0.0
+            self._slow += 1
+        else:
+            before = proxy.statistics[kind]
+            proxy.next(kind, role=role, keep=dice.randrange(1, 8))
+            struck = self._comes_true(lambda: proxy.statistics[kind] > before)
+        self._history.fault('cut', None, began, time.time(), ())
+        return struck
 
     def _redis_kill(self) -> bool:
+        """The server is gone for a while. What it has answered it remembers, so that excuses nothing either."""
         assert self._server is not None
-        held = frozenset[str]().union(*(self._held(pid) for pid in self._fleet.pids()))
-        moment = time.time()
+        began = time.time()
         self._server.kill()
-        self._stopped.wait(self._dice.uniform(0.1, 2.0))
+        self._stopped.wait(self._dice.uniform(*DOWN))
         self._server.restart()
-        self._record.fault('redis-kill', 0, moment, time.time(), held)
+        self._history.fault('redis-kill', None, began, time.time(), ())
         return True
 
     # -- means ----------------------------------------------------------------------------------------------
+
+    def _comes_true(self, condition: Callable[[], bool]) -> bool:
+        """True as soon as the condition holds, False when it does not within a second."""
+        deadline = time.monotonic() + 1
+        while not condition():
+            if time.monotonic() > deadline or self._stopped.wait(0.005):
+                return False
+        return True
 
     def _victim(self) -> int | None:
         """A consumer that runs and has registered, at random."""
@@ -306,5 +343,5 @@ class Injector:
             time.sleep(pause)
             for name in self._names().get(pid, ()):
                 deliveries = self._storage.recall(name, self._storage.held(name))
-                held.update(Message.decode(delivery.message).id for delivery in deliveries)
+                held.update(self._name_of(delivery.message) for delivery in deliveries)
         return frozenset(held)

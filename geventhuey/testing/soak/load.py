@@ -18,7 +18,7 @@ from geventhuey.exceptions import (
     ScheduleAddException,
 )
 from geventhuey.result import TaskResultWrapper
-from geventhuey.testing.history import Record
+from geventhuey.testing.history import History
 from geventhuey.testing.soak.app import Plan, answer, huey, silent
 
 #: Threads that send tasks, and that wait for results, each for one after another.
@@ -27,6 +27,8 @@ PRODUCERS, READERS = 4, 32
 AHEAD = 4
 #: Seconds until a call that failed is repeated, and until a reader looks whether it is to end.
 AGAIN, LOOK = 0.05, 1.0
+#: Seconds that are lost where times are rounded to milliseconds.
+ROUNDED = 0.002
 
 
 class Asked(NamedTuple):
@@ -41,14 +43,16 @@ class Load:
 
     :param ended: answers how many tasks have ended so far.
     :param ahead: how many may be on their way.
+    :param knows_time: the server's clock is this machine's.
     """
 
-    def __init__(self, tasks: int, seed: int, record: Record, ended: Callable[[], int], ahead: int) -> None:
+    def __init__(self, tasks: int, seed: int, history: History, ended: Callable[[], int], ahead: int, knows_time: bool) -> None:
         self._tasks = tasks
         self._seed = seed
-        self._record = record
+        self._history = history
         self._ended = ended
         self._ahead = ahead
+        self._knows_time = knows_time
         self._numbers = itertools.count()
         self._asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
@@ -74,12 +78,13 @@ class Load:
         """True when every task has been sent."""
         return not any(thread.is_alive() for thread in self._producers)
 
-    def finish(self, ran: Callable[[int], bool]) -> None:
-        """Every result that is there has been read. ``ran`` says of a task that may have been sent whether it was."""
+    def finish(self, started: Callable[[int], bool]) -> None:
+        """Every result that is there has been read. ``started`` says of a task that may have been sent whether it was."""
         self._is_over.set()
-        for number in sorted(self.maybe):
+        for number in sorted(filter(started, self.maybe)):
             plan = Plan.of(number, self._seed)
-            if plan.is_asked and ran(number):
+            self._note(plan, True, None)
+            if plan.is_asked:
                 self._asked.put(Asked(number, TaskResultWrapper(huey, plan.task())))
         for _ in self._readers:
             self._asked.put(None)
@@ -108,24 +113,29 @@ class Load:
             self._send(Plan.of(number, self._seed))
 
     def _send(self, plan: Plan) -> None:
-        """The task has been sent, or may have been: that is recorded."""
+        """The task has been sent, or may have been: that is written down."""
         task, app = plan.task(), huey if plan.is_asked else silent
         while not self._stopped.is_set():
+            due = time.time() + plan.delay - ROUNDED if plan.delay and self._knows_time else None
             try:
                 result = app.add_schedule(task, plan.delay) if plan.delay else app.enqueue(task)
             except EnqueueOutcomeUnknown:
                 self.maybe.add(plan.number)
-                self._record.unknown(task.task_id)
+                self._note(plan, False, due)
                 return
             except (QueueWriteException, ScheduleAddException):     # not sent, for certain
                 self.repeated += 1
                 time.sleep(AGAIN)
                 continue
             self.sent.add(plan.number)
-            self._record.enqueued(task.task_id)
+            self._note(plan, True, due)
             if plan.is_asked:
                 self._asked.put(Asked(plan.number, result))
             return
+
+    def _note(self, plan: Plan, certain: bool, due: float | None) -> None:
+        for name in plan.tries():
+            self._history.sent(name, certain, due)
 
     # -- reading --------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from geventhuey.testing import history
 from geventhuey.testing.soak.faults import Usage
 
 #: Ids or texts of one kind that are shown at most.
@@ -20,7 +21,7 @@ class Report:
     """Everything that is known in the end; what is wrong is in the lists.
 
     :param left: keys; but results that were read and stayed, because their connection broke, are counted in ``stayed``.
-    :param recovery: seconds from the death of a consumer to the second start of each of its tasks.
+    :param cuts: what the proxy has done, by kind.
     :param grown: what consumers used at first and in the end.
     """
 
@@ -30,17 +31,13 @@ class Report:
     maybe: int
     repeated: int
     faults: dict[str, int]
-    runs: int
-    duplicates: int
-    excuses: dict[str, int]
-    lost: list[str]
-    unexplained: list[str]
+    cuts: dict[str, int]
+    history: history.Report
     results: int
     wrong: list[str]
     left: list[str]
     stayed: int
     deserters: list[str]
-    recovery: list[float]
     grown: Sequence[tuple[Usage, Usage]]
 
     @property
@@ -50,19 +47,31 @@ class Report:
 
     def problems(self) -> dict[str, list[str]]:
         """What is wrong, by kind."""
-        leaks = [f'{first.files} files were open, now {last.files}' for first, last in self.grown if last.files > first.files + FILES]
-        return {'LOST': self.lost, 'UNEXPLAINED': self.unexplained, 'WRONG': self.wrong, 'LEFT': self.left, 'LEAK': leaks,
-                'DIED': self.deserters}
+        found = self.history
+        lost = sorted({int(name.partition('/')[0]) for name in found.lost})
+        return {
+            'LOST': [f'task {number}' for number in lost],
+            'UNSENT': [f'{name} has run' for name in found.unsent],
+            'UNEXPLAINED': [f'{name} was run {"; ".join(map(str, runs))}' for name, runs in found.unexplained.items()],
+            'EARLY': [f'{name} started {seconds:.3f} s before it was due' for name, seconds in found.early.items()],
+            'WRONG': self.wrong,
+            'LEFT': self.left,
+            'LEAK': [f'{first.files} files were open, now {last.files}' for first, last in self.grown if last.files > first.files + FILES],
+            'DIED': self.deserters,
+        }
 
     def lines(self) -> Iterator[str]:
         """It for people, line by line."""
-        excuses = ''.join(f', {count} by a {kind}' for kind, count in self.excuses.items() if count)
+        found, wrong = self.history, self.problems()
+        excuses = ''.join(f', {count} by {kind}' for kind, count in found.explained.items())
+        cuts = ', '.join(f'{count} {kind}' for kind, count in self.cuts.items() if count)
         rows = [
             ('tasks', f'{self.tasks} in {self.seconds:.1f} s, {self.tasks / self.seconds:.0f} tasks/s'),
             ('sent', f'{self.sent}, and {self.maybe} whose outcome is unknown; {self.repeated} calls failed and were repeated'),
             ('faults', ', '.join(f'{count} {kind}' for kind, count in self.faults.items() if count) or 'none'),
-            ('lost', f'{len(self.lost)}'),
-            ('second runs', f'{self.duplicates} of {self.runs} runs{excuses}; {len(self.unexplained)} unexplained'),
+            ('  by the proxy', cuts or 'none'),
+            ('lost', f'{len(wrong["LOST"])}'),
+            ('second runs', f'{found.explained.total()} of {found.runs} runs{excuses}; {len(found.unexplained)} unexplained'),
             ('results', f'{self.results} read and right, {len(self.wrong)} wrong'),
             ('recovery after kills', self._recovery()),
             ('left over', f'{len(self.left)} keys; and {self.stayed} results that were read while their connection broke'),
@@ -78,10 +87,10 @@ class Report:
                 yield f'{kind}: {len(texts) - SHOWN} more'
 
     def _recovery(self) -> str:
-        if not self.recovery:
+        took = self.history.recoveries
+        if not took:
             return 'nothing was in flight'
-        return (f'p50 {percentile(self.recovery, 50):.2f} s, p99 {percentile(self.recovery, 99):.2f} s, max {max(self.recovery):.2f} s, '
-                f'of {len(self.recovery)} tasks')
+        return f'p50 {percentile(took, 50):.2f} s, p99 {percentile(took, 99):.2f} s, max {max(took):.2f} s, of {len(took)} tasks'
 
     def _growth(self, what: str, unit: float, name: str) -> str:
         if not self.grown:
@@ -91,13 +100,17 @@ class Report:
 
     def figures(self) -> dict[str, Any]:
         """It for programs."""
-        report = dataclasses.asdict(self)
-        report['faults'] = {kind: count for kind, count in self.faults.items() if count}
-        report['throughput'] = self.tasks / self.seconds
-        report['recovery'] = {name: percentile(self.recovery, percent) for name, percent in (('p50', 50), ('p99', 99), ('max', 100))}
-        report['grown'] = [[first._asdict(), last._asdict()] for first, last in self.grown]
-        report['right'] = self.is_right
-        return report
+        found, took = self.history, self.history.recoveries
+        return {
+            'right': self.is_right, 'tasks': self.tasks, 'seconds': self.seconds, 'throughput': self.tasks / self.seconds,
+            'sent': self.sent, 'maybe_sent': self.maybe, 'repeated_calls': self.repeated,
+            'faults': {kind: count for kind, count in self.faults.items() if count}, 'cuts': self.cuts,
+            'runs': found.runs, 'second_runs': found.explained.total() + len(found.unexplained), 'explained': found.explained,
+            'results': self.results, 'stayed': self.stayed,
+            'recovery': {name: percentile(took, percent) for name, percent in (('p50', 50), ('p99', 99), ('max', 100))},
+            'usage': [[first._asdict(), last._asdict()] for first, last in self.grown],
+            'problems': {kind.lower(): texts for kind, texts in self.problems().items() if texts},
+        }
 
 
 def percentile(values: Sequence[float], percent: int) -> float:

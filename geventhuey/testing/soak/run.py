@@ -13,8 +13,9 @@ from tqdm import tqdm
 from geventhuey.exceptions import StorageError
 from geventhuey.storage.redis import RedisStorage
 from geventhuey.testing.fault_proxy import FaultProxy
-from geventhuey.testing.history import Record, check
+from geventhuey.testing.history import ENDED, STARTED, History
 from geventhuey.testing.redis_server import RedisServer
+from geventhuey.testing.soak.app import huey, try_id
 from geventhuey.testing.soak.faults import Faults, Fleet, Injector, Usage
 from geventhuey.testing.soak.load import AHEAD, Load
 from geventhuey.testing.soak.report import Report
@@ -38,6 +39,7 @@ class Tail:
         self._path = path
         self._offset = 0
         self._rest = b''
+        self.started: set[int] = set()
         self.ended: set[int] = set()
 
     def look(self) -> int:
@@ -53,9 +55,12 @@ class Tail:
         return len(self.ended)
 
     def _take(self, line: bytes) -> None:
-        word, task_id, *_ = line.split()
-        if word == b'end':
-            self.ended.add(int(task_id))
+        word, name, *_ = line.decode().split()
+        number, _, left = name.partition('/')
+        if word == STARTED:
+            self.started.add(int(number))
+        elif word == ENDED and left == '0':
+            self.ended.add(int(number))
 
 
 class Run:
@@ -65,16 +70,16 @@ class Run:
     """
 
     def __init__(self, flags: argparse.Namespace, seed: int, faults: Faults, storage: RedisStorage, admin: redis.Redis, fleet: Fleet,
-                 record: Record, journal: Path, proxy: FaultProxy | None, server: RedisServer | None) -> None:
+                 history: History, proxy: FaultProxy | None, server: RedisServer | None) -> None:
         self._flags = flags
         self._storage = storage
         self._admin = admin
         self._fleet = fleet
-        self._record = record
-        self._journal = journal
-        self._tail = Tail(journal)
-        self._load = Load(flags.tasks, seed, record, lambda: len(self._tail.ended), AHEAD * flags.consumers * flags.workers)
-        self._injector = Injector(faults, seed, fleet, storage, admin, record, flags.lease,
+        self._history = history
+        self._tail = Tail(history.journal)
+        self._load = Load(flags.tasks, seed, history, lambda: len(self._tail.ended), AHEAD * flags.consumers * flags.workers,
+                          flags.url is None)
+        self._injector = Injector(faults, seed, fleet, storage, admin, history, _name_of, flags.lease,
                                   lambda: len(self._tail.ended) / flags.tasks, proxy, server)
         self._usage: dict[int, Usage] = {}
 
@@ -95,20 +100,18 @@ class Run:
         ended = time.monotonic()
         load = self._load
         self._wait_for_consumers()              # for those who were started last
-        load.finish(self._tail.ended.__contains__)
+        load.finish(self._tail.started.__contains__)
         self._injector.stop()
         grown = self._grown()
         self._fleet.stop()
         left = self._leftovers()
         # the answer to the second half of a read got lost with its connection: that leaves the result where it was, as is documented
         stayed = {f'result:{number}' for number in load.right} if self._injector.has_cut else set()
-        verdict = check(self._record, self._journal)
         return Report(
             tasks=self._flags.tasks, seconds=ended - begun, sent=len(load.sent), maybe=len(load.maybe), repeated=load.repeated,
-            faults=self._injector.done, runs=verdict.runs, duplicates=verdict.duplicates, excuses=verdict.excuses, lost=verdict.lost,
-            unexplained=verdict.unexplained, results=len(load.right), left=sorted(left - stayed), stayed=len(left & stayed),
+            faults=self._injector.done, cuts=self._injector.cuts(), history=self._history.check(), results=len(load.right),
             wrong=[f'the result of {number} {what}' for number, what in sorted(load.wrong.items())],
-            deserters=self._fleet.deserters, recovery=verdict.recovery, grown=grown)
+            left=sorted(left - stayed), stayed=len(left & stayed), deserters=self._fleet.deserters, grown=grown)
 
     def _wait_for_consumers(self) -> None:
         """As many as there should be have registered."""
@@ -176,3 +179,9 @@ class Run:
             if name.partition(':')[0] not in KEPT and not 0 <= self._admin.ttl(key) <= TOMBSTONE:
                 found.add(name)
         return found
+
+
+def _name_of(message: bytes) -> str:
+    """What the history calls the try that a message is."""
+    task = huey.registry.decode(message)
+    return try_id(task) if task is not None else ''
