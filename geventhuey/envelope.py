@@ -145,6 +145,8 @@ def _checked(secrets: Secrets) -> list[bytes]:
     """The secrets as bytes. Raises ConfigurationError for what is too short to be one, without showing it."""
     if isinstance(secrets, (str, bytes)):
         secrets = [secrets]
+    if not isinstance(secrets, Sequence):
+        raise ConfigurationError(f'a secret is a text or bytes, or a list of them, not a {type(secrets).__name__}')
     found = []
     for secret in secrets:
         if not isinstance(secret, (str, bytes)):

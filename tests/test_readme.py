@@ -88,6 +88,26 @@ PROMISES = {
         result.revoke()
         assert huey.is_revoked(result.task_id)
     ''',
+    'Signing': '''
+        from geventhuey import SignatureError
+        before, others = RedisHuey('app', secret=old), RedisHuey('app', secret=secrets.token_urlsafe(32))
+        body = before.envelope.dumps(b'task', 'x' * 5000)
+        assert huey.envelope.loads(b'task', body) == 'x' * 5000
+        assert len(huey.envelope.dumps(b'task', 'x' * 5000)) < 200
+        try:
+            others.envelope.loads(b'task', body)
+        except SignatureError:
+            pass
+        else:
+            assert False
+    ''',
+    'What is guaranteed': '''
+        assert launch.task_class.at_most_once
+        assert huey.dead() == []
+        with huey.once('charge 7', ttl=60) as first:
+            assert first
+        assert not huey.once('charge 7', ttl=60)
+    ''',
     'What may be an argument': '''
         import datetime, decimal, pathlib, uuid
         from app import add

@@ -9,7 +9,10 @@ import pytest
 
 from geventhuey.testing.fault_proxy import FaultProxy
 from geventhuey.testing.redis_server import RedisServer
+from tests.consumer.conftest import work
 from tests.faults.kit import Trial
+
+__all__ = ['work']
 
 
 @pytest.fixture

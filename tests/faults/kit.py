@@ -88,11 +88,20 @@ class Trial(Work):
         """A consumer (or a child of it) has been killed with -9; answers what it held."""
         pid = pid or program.pid
         began = time.time()
+        os.kill(pid, signal.SIGSTOP)        # so that nobody takes it back before it is looked at
+        held = self._at_rest(pid)
         os.kill(pid, signal.SIGKILL)
         if pid == program.pid:
             program.wait()
-        held = self.held_by(pid)
         self.history.fault('kill', pid, began, time.time(), held)
+        return held
+
+    def _at_rest(self, pid: int) -> set[str]:
+        """What a process that stands still holds, when its last requests have arrived as well."""
+        before = None
+        while before != (held := self.held_by(pid)):
+            before = held
+            time.sleep(0.01)
         return held
 
     @contextmanager
@@ -100,7 +109,7 @@ class Trial(Work):
         """Meanwhile the consumer stands still; answers what it held."""
         began = time.time()
         program.signal(signal.SIGSTOP)
-        held = self.held_by(program.pid)
+        held = self._at_rest(program.pid)
         try:
             yield held
         finally:

@@ -141,6 +141,7 @@ def consume(limited: Limited) -> None:
         pass
     assert storage.release('many', 10).requeued == 10
     storage.trim()
+    assert storage.claim('key', 'me', 60) and storage.unclaim('key', 'me')
 
 
 def look(limited: Limited) -> None:
@@ -157,6 +158,7 @@ def look(limited: Limited) -> None:
     assert storage.errors() == [b'entry'] and len(storage.dead()) == 1 and storage.malformed() == []
     storage.schedule(message('e'), due=PAST)
     assert ids(storage.take_due(time.time(), 10))
+    assert storage.retry_dead('x') == 1 and storage.purge_dead() == 0
     storage.note_error(b'entry')
     storage.counters()
     listening = storage.listener()

@@ -50,6 +50,7 @@ def test_all_keys_of_an_application_are_in_one_slot_and_any_node_leads_there(ser
             huey.close()
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_slot_that_moves_back_and_forth_under_load_costs_nothing(servers, work, options):
     consumers = [work.consume(*options) for _ in range(2)]
@@ -78,6 +79,7 @@ def test_a_slot_that_moves_back_and_forth_under_load_costs_nothing(servers, work
     assert work.leftovers() == set()
 
 
+@pytest.mark.slow
 def test_a_slot_that_moves_slowly_holds_everything_up_and_loses_nothing(servers, work):
     consumer = work.consume('-w', '20', '--lease', '3')
     slot = servers.slot_of(work.keys.prefix)
@@ -86,7 +88,7 @@ def test_a_slot_that_moves_slowly_holds_everything_up_and_loses_nothing(servers,
         producer.send(0.1)
     work.journal.wait_for('start', 30)
     with servers.migrating(slot, to=others(servers, slot)[0]) as step:
-        consumer.wait_for('the storage is away.*(on its way to another node|ASK)')
+        consumer.wait_for('the storage is away.*(on its way to another node|ASK|TRYAGAIN)')
         deadline = time.monotonic() + 5         # longer than the lease
         while time.monotonic() < deadline:
             step(1)
@@ -195,6 +197,7 @@ def test_a_plain_address_of_a_node_is_warned_of(servers):
         storage.close()
 
 
+@pytest.mark.slow
 def test_a_node_that_is_killed_is_replaced_by_its_replica_and_what_was_replicated_runs(tmp_path):
     with ClusterSet(with_replicas=True, node_timeout_ms=2000) as servers:
         work = FoundWork(servers.url, tmp_path)

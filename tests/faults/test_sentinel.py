@@ -23,6 +23,13 @@ def servers():
         yield servers
 
 
+@pytest.fixture(scope='module')
+def calm():
+    """Servers that no test hurts."""
+    with SentinelSet(password='sesame', sentinel_password='open') as servers:
+        yield servers
+
+
 @pytest.fixture
 def work(servers, tmp_path):
     work = FoundWork(servers.url, tmp_path)
@@ -44,7 +51,7 @@ def produce_until(producer: Producer, seconds: float, over: threading.Event) -> 
     return thread
 
 
-@pytest.mark.parametrize('how', ['is killed', 'stands still'])
+@pytest.mark.parametrize('how', ['is killed', pytest.param('stands still', marks=pytest.mark.slow)])
 @KINDS
 def test_a_master_that_ends_costs_nothing_that_was_replicated(servers, work, options, how):
     consumer = work.consume(*options)
@@ -85,6 +92,7 @@ def test_a_master_that_ends_costs_nothing_that_was_replicated(servers, work, opt
     assert work.leftovers() == set()
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_planned_failover_under_load_costs_nothing(tmp_path, options):
     with SentinelSet(min_replicas=1) as servers:
@@ -140,30 +148,30 @@ def test_nothing_that_answers_is_said_within_about_a_second(servers, work):
     assert 'sesame' not in str(caught.value)
 
 
-def test_a_service_that_no_sentinel_knows_is_said(servers):
-    storage = RedisStorage('app', servers.url.replace('/tasks', '/taks'))
+def test_a_service_that_no_sentinel_knows_is_said(calm):
+    storage = RedisStorage('app', calm.url.replace('/tasks', '/taks'))
     with pytest.raises(StorageUnavailable, match="knows no service 'taks'"):
         storage.errors()
     storage.close()
 
 
-def test_a_wrong_password_of_the_sentinels_is_said(servers):
-    storage = RedisStorage('app', servers.url.replace('sentinel_password=open', 'sentinel_password=wrong'))
+def test_a_wrong_password_of_the_sentinels_is_said(calm):
+    storage = RedisStorage('app', calm.url.replace('sentinel_password=open', 'sentinel_password=wrong'))
     with pytest.raises(StorageRefused, match='refuses the user or the password'):
         storage.check()
     storage.close()
 
 
-def test_a_replica_that_is_taken_for_the_master_is_not_used(servers):
+def test_a_replica_that_is_taken_for_the_master_is_not_used(calm):
     """A sentinel that has not heard yet names a server that is the master no more."""
     asked = []
 
     class Behind(Sentinel):
         def _ask(self, node, open):
             asked.append(node)
-            return ('127.0.0.1', servers.replica.port) if len(asked) < 3 else super()._ask(node, open)
+            return ('127.0.0.1', calm.replica.port) if len(asked) < 3 else super()._ask(node, open)
 
-    storage = RedisStorage('app', servers.url)
+    storage = RedisStorage('app', calm.url)
     found_by = storage.address.found_by
     found_by.__class__ = Behind
     storage.note_error(b'entry')
@@ -189,11 +197,11 @@ def test_events_come_from_the_master_after_a_failover(servers, work):
     listening.close()
 
 
-def test_a_pool_of_sentinels_is_an_address(servers, tmp_path):
+def test_a_pool_of_sentinels_is_an_address(calm):
     from redis.sentinel import Sentinel as Manager
-    manager = Manager([('127.0.0.1', sentinel.port) for sentinel in servers.sentinels], sentinel_kwargs={'password': 'open'},
+    manager = Manager([('127.0.0.1', sentinel.port) for sentinel in calm.sentinels], sentinel_kwargs={'password': 'open'},
                       password='sesame')
-    storage = RedisStorage('app', connection_pool=manager.master_for('tasks').connection_pool)
+    storage = RedisStorage('pool', connection_pool=manager.master_for('tasks').connection_pool)
     storage.note_error(b'entry')
     assert storage.errors() == [b'entry']
     storage.close()

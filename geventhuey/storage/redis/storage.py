@@ -246,7 +246,8 @@ class RedisStorage(BaseStorage):
     # -- being woken ----------------------------------------------------------------------------------------
 
     def wake(self, queues: Sequence[str]) -> None:
-        self._calls([('ZADD', self.keys.wake(queue), 0, b'0') for queue in queues])
+        # a hint: whether it was refused (memory is full) decides nothing
+        self._calls([('ZADD', self.keys.wake(queue), 0, b'0') for queue in queues], decisive=0)
 
     def wait_wake(self, queues: Sequence[str], timeout: float) -> bool:
         # Redis rounds 0 up to "for ever", and may be 100 ms late
