@@ -69,8 +69,7 @@ class Fault:
         """True when the fault is a reason for the task to run once more after this run."""
         if self.in_flight is not None and task_id not in self.in_flight:
             return False
-        # what a process had fetched and not begun when it was stopped, it begins when it goes on: after others have run it
-        if self.pid not in (None, run.pid) and not (self.kind == 'stop' and self.pid == following.pid):
+        if self.pid is not None and self.pid != run.pid:
             return False
         return run.started - SLACK <= self.ended and self.began <= following.started + SLACK
 
@@ -190,6 +189,9 @@ class History:
             if mine and task_id in self._due and mine[0].started < self._due[task_id] - 0.001:
                 report.early[task_id] = self._due[task_id] - mine[0].started
             if len(mine) > 1:
+                if all(run.how != FAILED for run in mine):      # with a retry they are counted anew
+                    # what a process has fetched before it stands still it begins when it goes on: perhaps after those that came later
+                    mine.sort(key=lambda run: (run.deliveries, run.started))
                 self._explain(task_id, mine, hits.get(task_id, []) + hits.get('', []), report)
         for fault in self.faults:
             if fault.kind == 'kill':

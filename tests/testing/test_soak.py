@@ -16,6 +16,7 @@ import psutil
 import pytest
 import redis
 
+from geventhuey.testing.history import History
 from geventhuey.testing.soak import APPLICATION_VARIABLE
 from geventhuey.testing.soak import __main__ as command
 
@@ -186,3 +187,16 @@ def test_help_teaches(capsys):
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert 'python -m geventhuey.testing.soak --tasks 200000 --kill 20 --stop 20' in said and '--redis-kill' in said
+
+
+def test_what_a_stopped_process_begins_late_is_explained_by_what_stopped_it(tmp_path):
+    history = History(tmp_path / 'journal')
+    history.journal.write_text('start 1 1 11 100.5\nstart 1 2 12 101.0\nstart 1 0 10 103.0\nstart 1 3 13 104.0\nend 1 3 13 104.1\n'
+                               'end 1 2 12 105.0\nend 1 0 10 105.1\n')
+    history.sent('1')
+    history.fault('kill', 11, 100.6, in_flight=['1'])
+    history.fault('stop', 10, 90.0, 103.0, in_flight=['1'])         # fetched before it, begun after it
+    assert list(history.check().unexplained) == ['1']
+    history.fault('stop', 12, 101.2, 105.0, in_flight=['1'])
+    report = history.check()
+    assert report.is_right and report.explained == {'stop': 2, 'kill': 1}

@@ -110,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     other = parser.add_argument_group('where, and the report')
     other.add_argument('--url', metavar='URL', help='your Redis, instead of one of its own: redis://..., rediss://... or unix://...')
     other.add_argument('--json', type=_file, metavar='FILE', help='write the report there as JSON, too')
-    other.add_argument('--keep', type=_new_folder, metavar='DIR', help='leave there what was written down of each run, call and fault')
+    other.add_argument('--keep', type=_new_folder, metavar='DIR', help='leave there what was written down of each run and each fault')
     return parser
 
 
@@ -160,6 +160,10 @@ class Soak:
             run = Run(flags, self._seed, self._faults, self._storage, self._admin, fleet, history, proxy, server)
             stack.callback(run.stop)
             report = run.report()
+            with (folder / 'faults').open('w') as file:
+                for fault in history.faults:
+                    hit = sorted(fault.in_flight or ())
+                    print(json.dumps({'kind': fault.kind, 'pid': fault.pid, 'began': fault.began, 'ended': fault.ended, 'hit': hit}), file=file)
         for line in report.lines():
             print(line)
         if flags.json is not None:
