@@ -71,7 +71,9 @@ class Fault:
             return False
         if self.pid is not None and self.pid != run.pid:
             return False
-        return run.started - SLACK <= self.ended and self.began <= following.started + SLACK
+        # who is known to have held the task may have begun it after he stood still
+        was_hit = self.pid is not None and self.in_flight is not None
+        return (was_hit or run.started - SLACK <= self.ended) and self.began <= following.started + SLACK
 
 
 @dataclass

@@ -191,7 +191,7 @@ def test_help_teaches(capsys):
 
 def test_what_a_stopped_process_begins_late_is_explained_by_what_stopped_it(tmp_path):
     history = History(tmp_path / 'journal')
-    history.journal.write_text('start 1 1 11 100.5\nstart 1 2 12 101.0\nstart 1 0 10 103.0\nstart 1 3 13 104.0\nend 1 3 13 104.1\n'
+    history.journal.write_text('start 1 1 11 100.5\nstart 1 2 12 101.0\nstart 1 0 10 103.2\nstart 1 3 13 104.0\nend 1 3 13 104.1\n'
                                'end 1 2 12 105.0\nend 1 0 10 105.1\n')
     history.sent('1')
     history.fault('kill', 11, 100.6, in_flight=['1'])

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -162,8 +163,7 @@ class Soak:
             report = run.report()
             with (folder / 'faults').open('w') as file:
                 for fault in history.faults:
-                    hit = sorted(fault.in_flight or ())
-                    print(json.dumps({'kind': fault.kind, 'pid': fault.pid, 'began': fault.began, 'ended': fault.ended, 'hit': hit}), file=file)
+                    print(json.dumps({**dataclasses.asdict(fault), 'in_flight': sorted(fault.in_flight or ())}), file=file)
         for line in report.lines():
             print(line)
         if flags.json is not None:
