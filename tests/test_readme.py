@@ -196,6 +196,7 @@ def lines_of(pattern: str) -> list[str]:
 CONSUMERS = lines_of(r'\$ geventhuey-consumer app\.huey( [^&|;<>]+)?')
 APPLICATIONS = lines_of(r'\$ python app\.py')
 INSTALLATIONS = lines_of(r'\$ python -m pip install \. && geventhuey demo')
+SOAKS = lines_of(r'\$ python -m geventhuey\.testing\.soak( [^&|;<>]+)?')
 CHECKS = lines_of(r'\$ python -m pip install tox && tox')
 
 
@@ -205,9 +206,9 @@ def named(block: Block) -> str:
 
 def test_every_block_is_run():
     assert [block for block in BLOCKS if block.language not in ('python', 'console')] == []
-    known = [f'$ {line}' for line in (*CONSUMERS, *APPLICATIONS, *INSTALLATIONS, *CHECKS)]
+    known = [f'$ {line}' for line in (*CONSUMERS, *APPLICATIONS, *INSTALLATIONS, *SOAKS, *CHECKS)]
     assert [line for line in LINES if line not in known] == []
-    assert all((CONSUMERS, APPLICATIONS, INSTALLATIONS, CHECKS, PROGRAMS, TESTS))
+    assert all((CONSUMERS, APPLICATIONS, INSTALLATIONS, SOAKS, CHECKS, PROGRAMS, TESTS))
 
 
 def test_every_promise_has_its_block():
@@ -375,6 +376,15 @@ def test_it_can_be_installed_and_demonstrated(line, tmp_path):
     said = log.read_text()
     assert 'Successfully installed' in said and 'Traceback' not in said
     assert '5000 tasks, 500 greenlets' in said and re.search(r'verified +5000 of 5000\b', said), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('line', SOAKS)
+def test_a_soak_finds_every_task(line, tmp_path):
+    words = [*words_of(line), '--tasks', '2000']
+    ended = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, f'{ended.stdout}\n{ended.stderr}'
+    assert re.search(r'lost +0\n', ended.stdout)
 
 
 def test_the_test_command_is_the_one_that_runs():

@@ -50,6 +50,10 @@ class Run:
     ended: float | None = None
     how: str | None = None
 
+    def __str__(self) -> str:
+        ended = f' at {self.ended:.3f}' if self.ended else ''
+        return f'by {self.pid} at {self.started:.3f}, {self.how or "never ended"}{ended}'
+
 
 @dataclass(slots=True)
 class Fault:
@@ -67,7 +71,9 @@ class Fault:
             return False
         if self.pid is not None and self.pid != run.pid:
             return False
-        return run.started - SLACK <= self.ended and self.began <= following.started + SLACK
+        # who is known to have held the task may have begun it after he stood still
+        was_hit = self.pid is not None and self.in_flight is not None
+        return (was_hit or run.started - SLACK <= self.ended) and self.began <= following.started + SLACK
 
 
 @dataclass
@@ -107,7 +113,7 @@ class Report:
                  f'lost           {len(self.lost):,}{_some(self.lost)}',
                  f'run twice      {twice:,}{f" ({by_kind})" if by_kind else ""}, each explained by a fault that had it in flight',
                  f'unexplained    {len(self.unexplained):,}{_some(list(self.unexplained))}']
-        lines += [f'               {task_id}: {_shown(runs)}' for task_id, runs in list(self.unexplained.items())[:SHOWN]]
+        lines += [f'               {task_id}: {"; ".join(map(str, runs))}' for task_id, runs in list(self.unexplained.items())[:SHOWN]]
         if self.unsent:
             lines.append(f'never sent     {len(self.unsent):,}{_some(self.unsent)}')
         if self.early:
@@ -185,6 +191,9 @@ class History:
             if mine and task_id in self._due and mine[0].started < self._due[task_id] - 0.001:
                 report.early[task_id] = self._due[task_id] - mine[0].started
             if len(mine) > 1:
+                if all(run.how != FAILED for run in mine):      # with a retry they are counted anew
+                    # what a process has fetched before it stands still it begins when it goes on: perhaps after those that came later
+                    mine.sort(key=lambda run: (run.deliveries, run.started))
                 self._explain(task_id, mine, hits.get(task_id, []) + hits.get('', []), report)
         for fault in self.faults:
             if fault.kind == 'kill':
@@ -224,11 +233,6 @@ class History:
 
 def _some(ids: list[str]) -> str:
     return f': {", ".join(ids[:SHOWN])}{", ..." if len(ids) > SHOWN else ""}' if ids else ''
-
-
-def _shown(runs: list[Run]) -> str:
-    return '; '.join(f'by {run.pid} at {run.started:.3f}, {run.how or "never ended"}{f" at {run.ended:.3f}" if run.ended else ""}'
-                     for run in runs)
 
 
 def _percentile(values: list[float], percent: float) -> float:
