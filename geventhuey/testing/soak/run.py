@@ -117,6 +117,7 @@ class Run:
         """As many as there should be have registered."""
         deadline = time.monotonic() + START
         while len(self._storage.consumers()) < self._flags.consumers:
+            self._fleet.look()
             if self._fleet.deserters:
                 raise RuntimeError(self._fleet.deserters[0])
             if time.monotonic() > deadline:
