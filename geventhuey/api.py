@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from geventhuey import events
 from geventhuey.clock import Clock, to_datetime, to_timestamp
-from geventhuey.dead_letter import DeadLetter
-from geventhuey.envelope import ERROR, RESULT, Envelope, Secrets
+from geventhuey.envelope import Envelope, Secrets
 from geventhuey.exceptions import (
     ConfigurationError,
-    DataStoreGetException,
     DataStorePutException,
     EnqueueOutcomeUnknown,
     MessageError,
@@ -25,12 +23,12 @@ from geventhuey.exceptions import (
     QueueWriteException,
     ScheduleAddException,
     ScheduleReadException,
-    SerializationError,
     StorageError,
     StorageOutcomeUnknown,
 )
 from geventhuey.executor import Executor, Outcome
 from geventhuey.function import PeriodicFunction, TaskFunction
+from geventhuey.inspection import DEFAULT_QUEUE, Inspection
 from geventhuey.lease import HandLease
 from geventhuey.message import PERIODIC, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message, check_name
 from geventhuey.once import Once
@@ -61,7 +59,6 @@ T = TypeVar('T')
 
 #: Seconds that results and revocations are kept for by default.
 WEEK = 7 * 86400.0
-DEFAULT_QUEUE = 'default'
 #: Characters of a key of ``once``.
 MAX_KEY = 500
 #: Where Redis is, for applications that do not say it themselves.
@@ -72,7 +69,7 @@ REDIS_SCHEMES = ('redis://', 'rediss://', 'unix://', 'redis+sentinel://', 'redis
                  'rediss+cluster://')
 
 
-class Huey:
+class Huey(Inspection):
     """An application: its tasks, its queue, its results. Use ``RedisHuey``, ``MemoryHuey`` or a subclass with ``get_storage``.
 
     :param name: 1 to 128 of ``A-Z a-z 0-9 _ . : -``; producers and consumers that share it share the queue.
@@ -360,73 +357,7 @@ class Huey:
         tasks = (cls() for cls in self.registry.periodic())
         return [task for task in tasks if task.validate_datetime(moment)]
 
-    # -- looking --------------------------------------------------------------------------------------------
-
-    def pending(self, limit: int | None = None) -> list[QueueTask]:
-        """The tasks in the queue, the newest first; ``limit`` of them at most."""
-        _check_limit(limit)
-        return self._looked(lambda: self._tasks(self.storage.pending(DEFAULT_QUEUE, limit)), QueueReadException)
-
-    def scheduled(self, limit: int | None = None) -> list[QueueTask]:
-        """The tasks in the schedule, the soonest first; ``limit`` of them at most."""
-        _check_limit(limit)
-        return self._looked(lambda: self._tasks([raw for _, raw in self.storage.scheduled(limit)]), ScheduleReadException)
-
-    def all_results(self) -> dict[str, bytes]:
-        """Everything that tasks have returned and nobody has read, pickled (by the serializer), by task id.
-
-        An error's is the pickled dict of what is known of it.  Looks at every result: not for every day.
-        """
-        found = {}
-        for task_id, record in self._looked(self.storage.results, DataStoreGetException).items():
-            try:
-                found[task_id] = self.envelope.opened(RESULT, record[1:], record[:1] + task_id.encode())
-            except SerializationError as exc:
-                logger.error('the result of %s is left out: %s', task_id, exc)
-        return found
-
-    def pending_count(self) -> int:
-        """How many tasks are in the queue."""
-        return self._looked(lambda: self.storage.pending_count(DEFAULT_QUEUE), QueueReadException)
-
-    def scheduled_count(self) -> int:
-        """How many tasks are in the schedule."""
-        return self._looked(self.storage.scheduled_count, ScheduleReadException)
-
-    def result_count(self) -> int:
-        """How many results are kept. Looks at every result: not for every day."""
-        return self._looked(self.storage.result_count, DataStoreGetException)
-
-    def errors(self, limit: int | None = None, offset: int = 0) -> list[dict[str, Any]]:
-        """The last errors of tasks, the newest first: dicts with id, task, retries, execute_time, error and traceback."""
-        _check_limit(limit, offset)
-        found = []
-        for entry in self._looked(lambda: self.storage.errors(limit, offset), DataStoreGetException):
-            try:
-                found.append(self.envelope.loads(ERROR, entry))
-            except SerializationError as exc:
-                logger.error('an entry of the error list is left out: %s', exc)
-        return found
-
-    # -- dead letters ---------------------------------------------------------------------------------------
-
-    def dead(self, limit: int | None = None) -> list[DeadLetter]:
-        """The tasks that were given up, the last first; ``limit`` of them at most. The last 10,000 are kept.
-
-        They cannot be run (an unknown name, bytes that cannot be read), their consumers died under them too often, or once, when
-        they may run only once.
-        """
-        _check_limit(limit)
-        return [DeadLetter.of(*letter) for letter in self._looked(lambda: self.storage.dead(limit), QueueReadException)]
-
-    def retry_dead(self, task_id: str) -> bool:
-        """The dead letter of this task is in its queue again, as if newly sent; False when there is none."""
-        return bool(self._looked(lambda: self.storage.retry_dead(check_task_id(task_id)), QueueWriteException))
-
-    def purge_dead(self, task_id: str | None = None) -> int:
-        """The dead letter of this task is gone, or all are; answers how many."""
-        which = None if task_id is None else check_task_id(task_id)
-        return self._looked(lambda: self.storage.purge_dead(which), QueueWriteException)
+    # -- once -----------------------------------------------------------------------------------------------
 
     def once(self, key: str, ttl: float) -> Once:
         """True for the first one who asks for the key within ``ttl`` seconds, among all processes of the application.
@@ -439,34 +370,6 @@ class Huey:
         if check_number('ttl', ttl, MAX_DELAY) <= 0:
             raise ConfigurationError(f'ttl={ttl}: for how many seconds is the key to be remembered?')
         return Once(self.storage, key, ttl)
-
-    def __len__(self) -> int:
-        return self.pending_count()
-
-    def __bool__(self) -> bool:
-        return True
-
-    def get_tasks(self) -> list[str]:
-        """The names of all tasks."""
-        return sorted(cls.task_name for cls in self.registry)
-
-    def get_periodic_tasks(self) -> list[str]:
-        """The names of the periodic tasks."""
-        return [cls.task_name for cls in self.registry.periodic()]
-
-    def get_regular_tasks(self) -> list[str]:
-        """The names of the tasks that run when they are called."""
-        return sorted(set(self.get_tasks()) - set(self.get_periodic_tasks()))
-
-    def _tasks(self, raws: list[bytes]) -> list[QueueTask]:
-        """The tasks of these messages; those of other programs are left out."""
-        return [task for task in map(self.registry.decode, raws) if task is not None]
-
-    def _looked(self, look: Callable[[], T], error: type[QueueException]) -> T:
-        try:
-            return look()
-        except StorageError as exc:
-            raise error(f'{type(exc).__name__}: {exc}') from exc
 
     # -- results and revocations ----------------------------------------------------------------------------
 
@@ -580,8 +483,3 @@ def _takes_one_argument(func: Any) -> bool:
     except ValueError:      # a builtin that does not say
         return callable(func)
     return True
-
-
-def _check_limit(*limits: int | None) -> None:
-    for limit in limits:
-        check_number('a limit or offset', limit or 0, 2 ** 31, int)

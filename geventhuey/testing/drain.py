@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from geventhuey.api import DEFAULT_QUEUE, Huey
+from geventhuey.api import Huey
 from geventhuey.executor import FAILED, FINISHED, RETRYING
+from geventhuey.inspection import DEFAULT_QUEUE
 from geventhuey.lease import Lease
 from geventhuey.message import Message
 from geventhuey.storage.base import Delivery, Settlement
