@@ -153,7 +153,7 @@ def test_an_interrupt_leaves_no_process_and_no_key(number, redis_url):
 
 
 @pytest.mark.parametrize(('options', 'said'), [
-    (['--tasks', '0'], "argument --tasks: '0': a whole number from 1 to 100000000 is needed"),
+    (['--tasks', '0'], "argument --tasks: '0': a whole number from 1 to 10000000 is needed"),
     (['--kill', '-1'], "argument --kill: '-1': a whole number"),
     (['--lease', 'nan'], "argument --lease: 'nan': a number from 0.5 to 60 is needed"),
     (['--task', '5'], 'unrecognized arguments: --task 5'),

@@ -96,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser('python -m geventhuey.testing.soak', description=str(__doc__).partition('\n')[0], epilog=EPILOG,
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     load = parser.add_argument_group('load')
-    load.add_argument('--tasks', type=_number(int, 1, 100_000_000), default=50_000, metavar='N', help='tasks (default: 50000)')
+    load.add_argument('--tasks', type=_number(int, 1, 10_000_000), default=50_000, metavar='N', help='tasks (default: 50000)')
     load.add_argument('--consumers', type=_number(int, 1, 100), default=4, metavar='N', help='consumer processes (default: 4)')
     load.add_argument('--workers', type=_number(int, 1, 10_000), default=250, metavar='N', help='greenlets in each (default: 250)')
     load.add_argument('--lease', type=_number(float, 0.5, 60), default=2.0, metavar='SECONDS',

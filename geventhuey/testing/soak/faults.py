@@ -11,17 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import redis
 
 from geventhuey.cli import supervisor
+from geventhuey.exceptions import StorageUnavailable
 from geventhuey.storage.base import BaseStorage
 from geventhuey.testing import fault_proxy
 from geventhuey.testing.fault_proxy import FaultProxy
 from geventhuey.testing.history import History
 from geventhuey.testing.redis_server import RedisServer
 from geventhuey.testing.soak import APPLICATION_VARIABLE
+
+T = TypeVar('T')
 
 APPLICATION = 'geventhuey.testing.soak.app.huey'
 KINDS = ('kill', 'stop', 'client-kill', 'cut', 'redis-kill')
@@ -208,7 +211,7 @@ class Injector:
     @property
     def is_done(self) -> bool:
         """True when nothing more will go wrong, and no process stands still."""
-        return not self._thread.is_alive() and not any(thread.is_alive() for thread in self._standing.values())
+        return not self._thread.is_alive() and not self._stands()
 
     def stop(self) -> None:
         """Nothing goes wrong any more."""
@@ -249,19 +252,20 @@ class Injector:
         pid = self._victim()
         if pid is None:
             return False
-        leases = self._dice.uniform(*self._dice.choice((SHORT, LONG)))
-        begun = time.time()
+        seconds = self._dice.uniform(*self._dice.choice((SHORT, LONG))) * self._lease
+        began = time.time()
         os.kill(pid, signal.SIGSTOP)
 
-        def stand_still() -> None:
-            held: frozenset[str] = frozenset()
-            try:
-                held = self._held(pid)
-                self._stopped.wait(max(0.0, begun + leases * self._lease - time.time()))
-            finally:
-                os.kill(pid, signal.SIGCONT)
-                self._history.fault('stop', pid, begun, time.time(), held)
-        self._standing[pid] = threading.Thread(target=stand_still, daemon=True)
+        def go_on(held: frozenset[str]) -> None:
+            self._stopped.wait(max(0.0, began + seconds - time.time()))
+            os.kill(pid, signal.SIGCONT)
+            self._history.fault('stop', pid, began, time.time(), held)
+        try:
+            held = self._held(pid)
+        except BaseException:
+            os.kill(pid, signal.SIGCONT)
+            raise
+        self._standing[pid] = threading.Thread(target=go_on, args=(held,), daemon=True)
         self._standing[pid].start()
         return True
 
@@ -282,6 +286,8 @@ class Injector:
         proxy, dice, began = self._proxy, self._dice, time.time()
         role = dice.choice(sorted(set(proxy.connections()) - {''}) or [''])
         kind = dice.choice(CUTS)
+        if kind == 'hold' and role in ('beat', '') and self._stands():
+            return False                    # together they may last as long as a lease
         if kind == 'close':
             struck = proxy.cut(role) > 0
         elif kind == 'hold':
@@ -324,10 +330,13 @@ class Injector:
         return True
 
     def _victim(self) -> int | None:
-        """A consumer that runs and has registered, at random."""
-        standing = {pid for pid, thread in self._standing.items() if thread.is_alive()}
-        able = sorted(set(self._names()) & set(self._fleet.pids()) - standing)
+        """A consumer that runs and has registered, at random; None while there is none."""
+        able = sorted(set(self._surely(self._names)) & set(self._fleet.pids()) - self._stands())
         return self._dice.choice(able) if able else None
+
+    def _stands(self) -> set[int]:
+        """Those that stand still."""
+        return {pid for pid, thread in list(self._standing.items()) if thread.is_alive()}
 
     def _names(self) -> dict[int, list[str]]:
         """The names under which processes have registered and may hold something, by pid."""
@@ -338,10 +347,19 @@ class Injector:
 
     def _held(self, pid: int) -> frozenset[str]:
         """The ids of the tasks that a process holds, and of those that were on their way to it: it stands still."""
-        held: set[str] = set()
-        for pause in (0.0, ON_THE_WAY):
-            time.sleep(pause)
-            for name in self._names().get(pid, ()):
-                deliveries = self._storage.recall(name, self._storage.held(name))
-                held.update(self._name_of(delivery.message) for delivery in deliveries)
-        return frozenset(held)
+        def look() -> set[str]:
+            return {self._name_of(delivery.message) for name in self._names().get(pid, ())
+                    for delivery in self._storage.recall(name, self._storage.held(name))}
+        held = self._surely(look)
+        time.sleep(ON_THE_WAY)
+        return frozenset(held | self._surely(look))
+
+    @staticmethod
+    def _surely(look: Callable[[], T]) -> T:
+        """What a look at the storage shows, even though its connection may just have been one of those that were closed."""
+        for _ in range(3):
+            try:
+                return look()
+            except StorageUnavailable:
+                pass
+        return look()

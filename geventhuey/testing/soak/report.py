@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from geventhuey.testing import history
+from geventhuey.testing.history import percentile
 from geventhuey.testing.soak.faults import Usage
 
 #: Ids or texts of one kind that are shown at most.
@@ -107,12 +108,7 @@ class Report:
             'faults': {kind: count for kind, count in self.faults.items() if count}, 'cuts': self.cuts,
             'runs': found.runs, 'second_runs': found.explained.total() + len(found.unexplained), 'explained': found.explained,
             'results': self.results, 'stayed': self.stayed,
-            'recovery': {name: percentile(took, percent) for name, percent in (('p50', 50), ('p99', 99), ('max', 100))},
+            'recovery': {name: percentile(took, percent) for name, percent in (('p50', 50), ('p99', 99), ('max', 100)) if took},
             'usage': [[first._asdict(), last._asdict()] for first, last in self.grown],
             'problems': {kind.lower(): texts for kind, texts in self.problems().items() if texts},
         }
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """The smallest value that so many percent of all do not exceed; 0 of none."""
-    return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)] if values else 0.0
