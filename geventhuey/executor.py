@@ -13,7 +13,7 @@ from geventhuey import events
 from geventhuey.clock import Clock
 from geventhuey.envelope import ERROR, RESULT, REVOCATION, Envelope
 from geventhuey.exceptions import MessageError, QueueException, SerializationError, TaskInterrupted
-from geventhuey.message import AT_MOST_ONCE, MAX_MESSAGE, PROOF, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message
+from geventhuey.message import AT_MOST_ONCE, MAX_MESSAGE, MAX_PROOF, PROOF, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message
 from geventhuey.storage import base
 from geventhuey.storage.base import (
     Bury,
@@ -78,6 +78,8 @@ class Executor:
             message = Message.decode(delivery.message)
         except MessageError as exc:
             return self._dead(delivery, None, str(exc))
+        if len(delivery.message) > MAX_MESSAGE + MAX_PROOF:     # no producer of ours sends that
+            return self._dead(delivery, message, f'its message of {len(delivery.message)} bytes is larger than {MAX_MESSAGE}')
         try:
             return self._execute(delivery, message, started)
         except BaseException as exc:        # beside the task itself: an argument that raises as it is read, an interrupt of the log

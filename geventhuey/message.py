@@ -46,6 +46,8 @@ MAX_NAME = 160
 MAX_ID = 200
 #: The whole message. Redis would take 512 MB; a queue is no place for that.
 MAX_MESSAGE = 16 * 1024 * 1024
+#: What a proof may add to it.
+MAX_PROOF = 256
 MIN_PRIORITY, MAX_PRIORITY = -32768, 32767
 
 _NAME = re.compile(r'[A-Za-z0-9_.:-]{1,128}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from geventhuey.consumer.component import Component, Outage, Pool
+from geventhuey.consumer.component import Component, Outage
 from geventhuey.lease import Lease
 from geventhuey.storage.base import TAGS_PER_REQUEST, BaseStorage, Delivery
 
@@ -21,17 +21,18 @@ class Audit(Component):
     Known is what runs and what is not settled; it is looked at before and after the storage is asked, so that no quiet moment is
     needed.  A tag of a request that has not been answered yet is none of its business.
 
+    :param free: how many workers have nothing to do and nothing to wait for.
     :param run: takes what is found.
     :param known: the deliveries that run or are not settled.
     :param held: how many messages the storage counted at the last beat.
     """
 
-    def __init__(self, storage: BaseStorage, lease: Lease, pool: Pool, run: Callable[[Delivery], None],
+    def __init__(self, storage: BaseStorage, lease: Lease, free: Callable[[], int], run: Callable[[Delivery], None],
                  known: Callable[[], list[Delivery]], held: Callable[[], int], outage: Outage) -> None:
         super().__init__(outage)
         self._storage = storage
         self._lease = lease
-        self._pool = pool
+        self._free = free
         self._run = run
         self._known = known
         self._held = held
@@ -49,10 +50,10 @@ class Audit(Component):
         held = self._storage.held(consumer)
         known = before | self._tags()
         unknown = {tag for tag in held if tag not in known and tag // TAGS_PER_REQUEST < answered}
-        leaked = sorted(unknown & self._suspected)[:max(0, self._pool.free())]
+        leaked = sorted(unknown & self._suspected)[:max(0, self._free())]
         self._suspected = unknown.difference(leaked)
         for delivery in self._storage.recall(consumer, leaked):
-            if delivery.tag not in self._tags() and self._pool.free() > 0:
+            if delivery.tag not in self._tags() and self._free() > 0:
                 logger.warning('a task that is in flight under our name was unknown here: it is run (%s, tag %d)', consumer, delivery.tag)
                 self._run(delivery)
 

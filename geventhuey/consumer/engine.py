@@ -68,7 +68,7 @@ class Engine:
                                    listening, self.settler.announce, outage)
         self._looking: list[Component] = [
             Reaper(self._settling, self.lease, options.lease, options.beat_interval, options.max_deliveries, huey.result_ttl, outage),
-            Audit(self._settling, self.lease, self.pool, self._begin, self.known, lambda: self.heartbeat.held[0], outage)]
+            Audit(self._settling, self.lease, self._unpromised, self._begin, self.known, lambda: self.heartbeat.held[0], outage)]
         if options.periodic:
             self._looking.append(self.scheduler)
         if options.check_worker_health:
@@ -97,6 +97,10 @@ class Engine:
 
     def _is_behind(self) -> bool:
         return self.settler.backlog() >= self._limit
+
+    def _unpromised(self) -> int:
+        """How many workers are free and not for what the fetcher has asked for."""
+        return self.pool.free() - self.fetcher.asked
 
     def _is_listened_to(self) -> bool:
         return self.fetcher.listeners > 0

@@ -52,6 +52,8 @@ class Fetcher(Component):
         self._ear: Any = None
         #: How many listen to the events, as the last fetch said.
         self.listeners = 0
+        #: How many messages have been asked for and may still come: workers that are promised to them.
+        self.asked = 0
 
     def start(self) -> None:
         if not super().is_alive() or self._greenlet is None:    # two of them would fetch the same messages
@@ -94,7 +96,9 @@ class Fetcher(Component):
             self._wait_for_room()
             return
         self._hungry.set()
+        self.asked = wanted             # until there is an answer: a lost one may have brought them
         fetched = self._lease.fetch(self._storage, self._limits, wanted, self._suspects())
+        self.asked = 0
         self.listeners = fetched.listeners
         self._is_due_soon = fetched.next_due is not None and fetched.next_due < LONGEST_WAIT
         size = 0

@@ -47,11 +47,11 @@ class _Planned:
 class FaultProxy:
     """Listens on ``port`` and passes everything on, until it is told otherwise. Use it with ``with``.
 
-    :param target: the port of the server, on ``host``; may be changed at any time.
+    :param target: the port of the server, on ``host``, or the path of its unix socket; may be changed at any time, for new connections.
     :param seed: for faults at random.
     """
 
-    def __init__(self, target: int, host: str = '127.0.0.1', seed: int | None = None) -> None:
+    def __init__(self, target: int | str, host: str = '127.0.0.1', seed: int | None = None) -> None:
         self.target = target
         self.host = host
         #: Seconds that every request takes longer, and by how much that varies.
@@ -188,12 +188,24 @@ class FaultProxy:
                 return
             self.statistics['connections'] += 1
             try:
-                server = socket.create_connection((self.host, self.target), 5.0)
+                server = self._connect()
             except OSError:                 # who connects to us finds what he would find there
                 client.close()
                 continue
             server.settimeout(None)
             self._passages.append(_Passage(self, client, server))
+
+    def _connect(self) -> socket.socket:
+        if isinstance(self.target, int):
+            return socket.create_connection((self.host, self.target), 5.0)
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            server.settimeout(5.0)
+            server.connect(self.target)
+        except OSError:
+            server.close()
+            raise
+        return server
 
 
 class _Passage:
@@ -207,7 +219,8 @@ class _Passage:
         self.role = ''
         self.is_closed = False
         for sock in (client, server):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for run in (self._pass_requests, self._pass_answers):
             threading.Thread(target=run, daemon=True).start()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from geventhuey import TaskException
+from geventhuey import ConfigurationError, TaskException, TaskLost
 from tests.consumer.kit import Program, wait_until
 from tests.faults.kit import LEASE, Trial
 
@@ -190,12 +190,15 @@ def test_a_rolling_restart_that_does_not_wait_for_tasks_costs_nothing_but_their_
 
 # -- limits of the system -----------------------------------------------------------------------------------------
 
-def test_a_consumer_that_may_open_few_files_runs_all_the_same(trial):
-    command = 'ulimit -n 64; exec "$0" -m geventhuey.cli.consumer app.huey -w 500 --lease 2'
-    program = trial.run('bash', '-c', command, sys.executable)
-    trial.give_many(600, 0.3)
-    trial.judge_once()
-    assert program.lines('only 64 files may be open')
+@pytest.mark.slow
+def test_ten_thousand_tasks_run_at_once_with_256_open_files(trial):
+    trial.give_many(10_000, 8.0)
+    program = trial.run('bash', '-c', 'ulimit -n 256; exec "$0" -m geventhuey.cli.consumer app.huey -w 10000', sys.executable)
+    trial.wait_started(10_000, 60)
+    runs = [run for each in trial.runs().values() for run in each]
+    assert max(run.started for run in runs) < min((run.ended for run in runs if run.ended), default=time.time())
+    trial.judge_once(90)
+    assert program.lines('only 256 files may be open')
 
 
 @KINDS
@@ -206,4 +209,89 @@ def test_a_task_that_eats_all_memory_fails_alone(trial, kind):
     with pytest.raises(TaskException, match='MemoryError'):
         greedy.get(blocking=True, timeout=30)
     trial.judge_once(tracebacks=1)
+    assert program.process.poll() == 0
+
+
+# -- tasks that hold everything up, clocks that jump, children ----------------------------------------------------
+
+@pytest.mark.slow
+def test_a_task_that_holds_the_interpreter_longer_than_the_lease_makes_its_consumer_a_zombie_that_changes_nothing(trial):
+    zombie = trial.start('-w', '10', lease=1)
+    trial.give_many(5, 2.0)
+    task = trial.task('hold_gil', 4.0)
+    trial.huey.enqueue(task)
+    trial.history.sent(task.task_id)
+    trial.wait_started(6)
+    began = time.time()
+    other = trial.start('-w', '10', lease=1)
+    other.wait_for(r'is dead: \d+ of its tasks are back', bound=90)
+    trial.history.fault('held up', zombie.pid, began, time.time(), {*trial.results, task.task_id})
+    report = trial.judge(bound=120)
+    assert report.explained == {'held up': 6}
+    assert zombie.lines('was not ours any more')
+
+
+def test_a_clock_that_jumps_by_an_hour_makes_nobody_dead_and_nothing_early(trial, tmp_path):
+    jump = tmp_path / 'jump'
+    program = start_at_point(trial, '-w', '10', POINT_CLOCK=str(jump))
+    other = trial.start('-w', '10')
+    for seconds in ('0', '3600', '-3600', '0'):
+        jump.write_text(seconds)
+        trial.give_many(20, 0.01)
+        begun = time.monotonic()
+        late = trial.huey.add_schedule(trial.task('whose', 0, 0.0), 1.0)
+        assert late.get(blocking=True, timeout=30) in (program.pid, other.pid)
+        assert 0.99 < time.monotonic() - begun < 10
+    trial.wait_idle()
+    assert {len(runs) for runs in trial.runs().values()} == {1} and len(trial.runs()) == 80
+    for each in (program, other):
+        assert not each.lines('is dead') + each.lines('taken for dead')
+        assert each.stop() == 0
+
+
+@pytest.mark.slow
+def test_consumers_that_are_killed_around_the_tick_cost_no_tick_and_make_none_twice(trial):
+    """A periodic task that a killed consumer was running runs again; each tick is enqueued once all the same."""
+    from tests.consumer.test_periodic import tick, ticks
+    dice, kills = random.Random(5), 6
+    programs = [tick(trial, 0.5, 'red') for _ in range(2)]
+    for _ in range(kills):
+        time.sleep(-time.time() % 0.5 + dice.uniform(-0.1, 0.1) % 0.5)     # around the tick
+        programs.pop(0).kill()
+        programs.append(tick(trial, 0.5, 'red'))
+    trial.journal.wait_for('red', kills + 5)
+    for program in programs:
+        assert program.stop() == 0
+    ran = ticks(trial, 'red')
+    assert sorted(set(ran)) == list(range(min(ran), max(ran) + 1)), 'a tick is missing'
+    assert len(ran) - len(set(ran)) <= kills
+    assert not trial.huey.dead()
+
+
+@KINDS
+@pytest.mark.parametrize('how', ['subprocess', 'multiprocessing', 'fork'])
+def test_a_task_may_have_children(trial, kind, how):
+    program = trial.start('-k', kind, '-w', '10')
+    children = [trial.send('start_child', how) for _ in range(4)]
+    trial.give_many(50, 0.2)
+    assert [child.get(blocking=True, timeout=60) for child in children] == [42] * 4
+    trial.judge_once()
+    assert program.process.poll() == 0
+
+
+# -- what is too large --------------------------------------------------------------------------------------------
+
+def test_what_is_too_large_is_refused_by_its_producer_and_by_a_consumer(trial):
+    with pytest.raises(ConfigurationError, match='larger than 16777216: put the data elsewhere'):
+        trial.send('echo', 'x' * (17 << 20))
+    message = trial.huey.registry.message(trial.task('echo', 'small'), 1)
+    trial.redis.rpush(trial.keys.queue('default'), message.encode() + bytes(17 << 20))
+    program = trial.start('-w', '4')
+    with pytest.raises(TaskLost, match='larger than 16777216'):
+        trial.huey.result(message.id, blocking=True, timeout=30)
+    large = trial.send('repeat', 'x', 17 << 20)
+    with pytest.raises(TaskException, match='the result of .* is larger than 16777216'):
+        large.get(blocking=True, timeout=30)
+    trial.give_many(5)
+    trial.judge_once(kept={'dead', 'dead_order'}, tracebacks=1)
     assert program.process.poll() == 0

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from geventhuey.testing.fault_proxy import FaultProxy
 from geventhuey.testing.redis_server import RedisServer
 from tests.storage.kit import Kit, MemoryKit, RedisKit
-from tests.storage.proxy import Proxy
 
 STORAGES = ('memory', 'redis')
 
@@ -72,7 +72,7 @@ def own_kit(server: RedisServer) -> Iterator[RedisKit]:
 
 
 @pytest.fixture
-def proxy(redis_server: RedisServer, redis_url: str) -> Iterator[Proxy]:
+def proxy(redis_server: RedisServer, redis_url: str) -> Iterator[FaultProxy]:
     """A way to the server that can lose answers."""
-    with Proxy(redis_server.port) as proxy:
+    with FaultProxy(redis_server.port) as proxy:
         yield proxy

@@ -122,10 +122,10 @@ def test_what_must_not_happen_twice_is_unknown_when_its_answer_is_lost(redis_kit
     call(storage)                           # connected, and the scripts are there
     redis_kit.empty()
     redis_kit.storage.revoke(task_field('r'), FOR_EVER, None)
-    proxy.lose = 1
+    proxy.next('cut_after')
     with pytest.raises(StorageOutcomeUnknown):
         call(storage)
-    assert proxy.lose == 0
+    assert proxy.statistics['cut_after'] == 1
     assert ids(Consumer(redis_kit.storage).fetch()) == done
     storage.close()
 
@@ -133,13 +133,13 @@ def test_what_must_not_happen_twice_is_unknown_when_its_answer_is_lost(redis_kit
 @pytest.mark.parametrize('spare', [0, 1])
 def test_a_result_is_read_at_least_once(redis_kit, proxy, spare):
     storage = RedisStorage(redis_kit.name, proxy.url)
-    for _ in range(2):                      # the first time, connection and script are new
+    for count in (1, 2):                    # the first time, connection and script are new
         redis_kit.storage.put_result('r', b'Vvalue', None)
         assert storage.result('r', preserve=False) == b'Vvalue'
         redis_kit.storage.put_result('r', b'Vvalue', None)
-        proxy.spare, proxy.lose = spare, 1
+        proxy.next('cut_after', spare=spare)
         assert storage.result('r', preserve=False) == b'Vvalue'
-        assert (proxy.spare, proxy.lose) == (0, 0)
+        assert proxy.statistics['cut_after'] == count
     assert storage.result('r', preserve=False) == base.CONSUMED
     storage.close()
 
@@ -154,10 +154,10 @@ def test_what_may_happen_twice_is_repeated_when_its_answer_is_lost(redis_kit, pr
         step()
     consumer = Consumer(storage)
     storage.enqueue(messages('c d'))
-    for step in steps[1:]:
-        proxy.lose = 1
+    for count, step in enumerate(steps[1:], 1):
+        proxy.next('cut_after')
         step()
-        assert proxy.lose == 0
+        assert proxy.statistics['cut_after'] == count
     assert storage.pending('default') == [] and storage.counters() == {}
     assert storage.consumers() == {}
     storage.close()
@@ -168,7 +168,7 @@ def test_a_fetch_whose_answer_is_lost_is_answered_again(redis_kit, proxy):
     consumer = Consumer(session)
     consumer.fetch()
     redis_kit.storage.enqueue(messages('a b'))
-    proxy.lose = 1
+    proxy.next('cut_after')
     with pytest.raises(StorageOutcomeUnknown):
         consumer.fetch(1)
     assert ids(consumer.fetch(1)) == 'a'

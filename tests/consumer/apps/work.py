@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -103,6 +106,10 @@ def make_huey(name: str | None = None, url: str | None = None, **settings: Any) 
     def echo(value: object) -> object:
         return value
 
+    @huey.task(name='repeat')
+    def repeat(text: str, times: int) -> str:
+        return text * times
+
     @huey.task(name='rest', include_task=True)
     def rest(n: int, seconds: float, task: Any) -> int:
         """Waits, and obeys when it is interrupted."""
@@ -132,6 +139,33 @@ def make_huey(name: str | None = None, url: str | None = None, **settings: Any) 
             raise
         history.note(path, history.ENDED, task.task_id, task.deliveries)
         return [os.getpid(), begun]
+
+    @huey.task(name='hold_gil', include_task=True)
+    def hold_gil(seconds: float, task: Any) -> None:
+        """The first time, a regular expression that takes longer and longer, and lets no other thread of the process run meanwhile."""
+        path = os.environ[JOURNAL] + '.history'
+        history.note(path, history.STARTED, task.task_id, task.deliveries)
+        length, took = 18, 0.0
+        while took < seconds and not task.deliveries:
+            begun = time.monotonic()
+            re.match('(a+)+$', 'a' * length + 'b')
+            took, length = time.monotonic() - begun, length + 1
+        history.note(path, history.ENDED, task.task_id, task.deliveries)
+
+    @huey.task(name='start_child')
+    def start_child(how: str) -> int:
+        """What a child of this process answers."""
+        if how == 'subprocess':
+            return int(subprocess.run([sys.executable, '-c', 'print(42)'], check=True, capture_output=True, timeout=30).stdout)
+        if how == 'multiprocessing':
+            child = multiprocessing.get_context('spawn').Process(target=print)
+            child.start()
+            child.join(30)
+            return 42 + (child.exitcode or 0)
+        pid = os.fork()
+        if not pid:
+            os._exit(42)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     @huey.task(name='whose')
     def whose(n: int, seconds: float) -> int:
