@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,9 +32,10 @@ LEASE = 15.0
 class Lease:
     """A name under which this process holds messages."""
 
-    def __init__(self, label: str = '', slots: int = 0) -> None:
+    def __init__(self, label: str = '', slots: int = 0, lease: float = LEASE) -> None:
         self._label = label
         self._slots = slots
+        self._in_time = lease / 2
         self.request = 1
         self.consumer = self._new_name()
         #: The names that this process has had, the present one included: what they hold may still run here.
@@ -59,10 +61,19 @@ class Lease:
         self.register(storage)
 
     def fetch(self, storage: BaseStorage, limits: Mapping[str, int], at_most: int, suspects: Suspects = ONE_SUSPECT) -> Fetched:
-        """Messages for this process. A lost registration is made good first. Raises what the storage raises; then call it again."""
+        """Messages for this process. A lost registration is made good first. Raises what the storage raises; then call it again.
+
+        An answer that has taken long is asked for once more: the process may have stood still with it at hand, been given up, and
+        what it brought be running elsewhere.
+        """
+        has_asked = False
         while True:
+            begun = time.monotonic()
             fetched = storage.fetch(self.consumer, self.request, limits, at_most, suspects)
             if fetched.standing is Standing.GOOD:
+                if fetched.deliveries and not has_asked and time.monotonic() - begun > self._in_time:
+                    has_asked = True
+                    continue
                 if fetched.deliveries:
                     self.request += 1
                 return fetched

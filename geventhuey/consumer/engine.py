@@ -54,7 +54,7 @@ class Engine:
         outage, synced = Outage(), SyncedClock()
         listening = self._is_listened_to if huey.events else _nobody
 
-        self.lease = Lease(options.name, options.workers)
+        self.lease = Lease(options.name, options.workers, options.lease)
         self.executor = huey.executor(listening)
         self.settler = Settler(self._settling, self._settled, outage)
         pool = ThreadPool if options.worker_type == WORKER_THREAD else GreenPool

@@ -98,3 +98,35 @@ def test_an_audit_in_the_middle_of_everything_finds_nothing(counting, caplog):
         assert [result.get(blocking=True, timeout=60) for result in results] == list(range(3000))
     assert set(runs.values()) == {1}
     assert 'was unknown here' not in caplog.text
+
+
+def test_what_was_fetched_by_a_process_that_then_stood_still_does_not_run_there_late():
+    """It has been given up meanwhile, and its tasks have run elsewhere: the answer that it finds at last is out of date."""
+    from geventhuey import MemoryHuey
+    from geventhuey.lease import Lease
+
+    huey = MemoryHuey('late')
+    huey.task(name='work')(lambda: None)()
+    lease = Lease(lease=0.1)
+    lease.register(huey.storage)
+    fetch, asked = huey.storage.fetch, []
+
+    class Slow:
+        """The process stands still after its first fetch, longer than its lease; somebody takes everything back."""
+
+        register = staticmethod(huey.storage.register)
+
+        @staticmethod
+        def fetch(consumer, *args):
+            asked.append(consumer)
+            fetched = fetch(consumer, *args)
+            if len(asked) == 1:
+                assert huey.storage.reap(consumer, huey.storage.consumers()[consumer], 5, 9, None).requeued == 1
+                threading.Event().wait(0.06)
+            return fetched
+
+    fetched = lease.fetch(Slow, {'default': 1}, 1)
+    assert len(asked) >= 2 and len(fetched.deliveries) == 1
+    [delivery] = fetched.deliveries
+    assert delivery.message[1] == 1, 'it is the one that went back, fetched anew'
+    assert huey.storage.held(lease.consumer) == [delivery.tag]
