@@ -58,7 +58,7 @@ def test_nothing_is_lost_and_every_second_run_is_explained(faults, tmp_path):
 def test_it_uses_the_redis_that_it_is_told_and_nothing_but_its_own_keys_there(redis_url):
     with redis.Redis.from_url(redis_url) as client:
         client.set('gh:{other}:counters', 'untouched')
-        ended = run_soak('--tasks', '1000', '--url', redis_url, '--kill', '1', '--cut', '5')
+        ended = run_soak('--tasks', '1000', '--url', redis_url, '--kill', '1', '--cut', '5', GEVENTHUEY_SECRET='a secret of this test')
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert redis_url in ended.stdout
         assert client.keys() == [b'gh:{other}:counters']

@@ -30,7 +30,8 @@ from geventhuey.testing.fault_proxy import FaultProxy
 from geventhuey.testing.history import History
 from geventhuey.testing.redis_server import RedisServer
 from geventhuey.testing.soak import JOURNAL_VARIABLE, NAME_VARIABLE
-from geventhuey.testing.soak.faults import Faults, Fleet
+from geventhuey.testing.soak.faults import Faults
+from geventhuey.testing.soak.fleet import Fleet
 
 EPILOG = """\
 What is sent: tasks of 0 to 50 ms, some of 1 to 2 s, some that fail once or twice and are tried again, some that wait for a due time,
@@ -44,7 +45,8 @@ some with a priority; every fourth one's result is read and compared. What may g
   --redis-kill  the server gets a SIGKILL and is started again with its append-only file
 
 Each task is to run to its end once. It may run once more when its consumer was killed while it held it, or stood still for about as
-long as its lease or longer. A fault of a connection is no excuse for a second run.
+long as its lease or longer. A fault of a connection is no excuse for a second run. "Recovery" is the time from the death of a consumer
+to the next start of each task that it held; tasks under which two have died wait apart, and run few at a time.
 
 examples:
   python -m geventhuey.testing.soak                                        a minute with a bit of everything

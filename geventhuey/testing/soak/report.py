@@ -9,7 +9,7 @@ from typing import Any
 
 from geventhuey.testing import history
 from geventhuey.testing.history import percentile
-from geventhuey.testing.soak.faults import Usage
+from geventhuey.testing.soak.fleet import Usage
 
 #: Ids or texts of one kind that are shown at most.
 SHOWN = 10
@@ -19,10 +19,13 @@ FILES = 10
 
 @dataclasses.dataclass
 class Report:
-    """Everything that is known in the end; what is wrong is in the lists.
+    """Everything that is known in the end.
 
+    :param sent: tasks that were certainly sent; ``maybe``, those of which nobody knows; ``repeated``, calls that sent nothing.
+    :param faults: how many there were of each kind; ``cuts``, what the proxy has done, by kind.
+    :param results: how many were read and are right; ``wrong``, what is wrong with the others.
     :param left: keys; but results that were read and stayed, because their connection broke, are counted in ``stayed``.
-    :param cuts: what the proxy has done, by kind.
+    :param deserters: consumers that nobody had killed and that ended all the same.
     :param grown: what consumers used at first and in the end.
     """
 

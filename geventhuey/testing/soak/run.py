@@ -16,7 +16,8 @@ from geventhuey.testing.fault_proxy import FaultProxy
 from geventhuey.testing.history import ENDED, STARTED, History
 from geventhuey.testing.redis_server import RedisServer
 from geventhuey.testing.soak.app import huey, try_id
-from geventhuey.testing.soak.faults import Faults, Fleet, Injector, Usage
+from geventhuey.testing.soak.faults import Faults, Injector
+from geventhuey.testing.soak.fleet import Fleet, Usage
 from geventhuey.testing.soak.load import AHEAD, Load
 from geventhuey.testing.soak.report import Report
 
