@@ -183,7 +183,10 @@ class Run:
         found = set()
         for key in self._admin.scan_iter(f'{prefix}*', 1000):
             name = key.decode().removeprefix(prefix)
-            if name.partition(':')[0] not in KEPT and not 0 <= self._admin.ttl(key) <= TOMBSTONE:
+            if name.partition(':')[0] in KEPT:
+                continue
+            left = self._admin.ttl(key)             # -1: for good; -2: it has just expired
+            if left == -1 or left > TOMBSTONE:
                 found.add(name)
         return found
 
