@@ -115,10 +115,11 @@ class Run:
             left=sorted(left - stayed), stayed=len(left & stayed), deserters=self._fleet.deserters, grown=grown)
 
     def _wait_for_consumers(self) -> None:
-        """As many as there should be have registered."""
+        """As many as there should be have registered. Raises RuntimeError when they do not, or one of the first ones has ended."""
         deadline = time.monotonic() + START
         while self._registered() < self._flags.consumers:
-            if self._fleet.deserters:
+            self._fleet.look()
+            if self._fleet.deserters and not self._tail.started:
                 raise RuntimeError(self._fleet.deserters[0])
             if time.monotonic() > deadline:
                 raise RuntimeError(f'the consumers did not start within {START:g} s\n{self._fleet.said()}')
