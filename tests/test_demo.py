@@ -35,8 +35,9 @@ DEMO = (sys.executable, '-m', 'geventhuey.cli.main', 'demo')
 SMALL = ('--tasks', '300', '--workers', '50', '--latency', '0.2')
 
 
-def run_demo(*options: str, before: Callable[[], object] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*DEMO, *options], cwd=CHECKOUT, capture_output=True, text=True, timeout=BOUND, preexec_fn=before)
+def run_demo(*options: str, before: Callable[[], object] | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*DEMO, *options], cwd=CHECKOUT, capture_output=True, text=True, timeout=BOUND, preexec_fn=before,
+                          env={**os.environ, **variables})
 
 
 @contextmanager
@@ -152,6 +153,10 @@ def check_small(ended: subprocess.CompletedProcess[str]) -> None:
 
 def test_in_memory():
     check_small(run_demo(*SMALL))
+
+
+def test_through_redis_with_a_secret_in_the_environment(redis_url):
+    check_small(run_demo(*SMALL, '--url', redis_url, GEVENTHUEY_SECRET='a secret of this test alone'))
 
 
 def test_through_redis(redis_url, redis_server):

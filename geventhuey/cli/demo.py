@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -165,7 +164,6 @@ class Demo:
     def _consumer(self) -> AbstractContextManager[object]:
         """What runs the tasks: greenlets of this process, or a process of its own where the tasks are in Redis."""
         if self._url is not None:
-            huey.name += f'-{secrets.token_hex(4)}'
             huey.use_url(self._url)
             huey.storage.check()
         if huey.storage.in_process:

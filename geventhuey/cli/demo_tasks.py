@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import time
 import urllib.request
 from typing import TypedDict
@@ -17,7 +18,7 @@ RETRIES, RETRY_DELAY = 3, 0.1
 #: Seconds without a byte after which a fetch fails.
 TIMEOUT = 60
 
-huey = MemoryHuey(os.environ.get(NAME_VARIABLE, 'geventhuey-demo'))
+huey = MemoryHuey(os.environ.get(NAME_VARIABLE) or f'geventhuey-demo-{secrets.token_hex(4)}')
 
 #: Asks the server on this machine, and no proxy.
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

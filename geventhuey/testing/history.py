@@ -119,7 +119,7 @@ class Report:
         if self.early:
             lines.append(f'too early      {len(self.early):,}{_some(list(self.early))}')
         if self.recoveries:
-            lines.append(f'recovery       p50 {_percentile(self.recoveries, 50):.2f} s, p99 {_percentile(self.recoveries, 99):.2f} s, '
+            lines.append(f'recovery       p50 {percentile(self.recoveries, 50):.2f} s, p99 {percentile(self.recoveries, 99):.2f} s, '
                          f'longest {max(self.recoveries):.2f} s, from a death to the next start of what it hit')
         return '\n'.join(lines)
 
@@ -235,6 +235,7 @@ def _some(ids: list[str]) -> str:
     return f': {", ".join(ids[:SHOWN])}{", ..." if len(ids) > SHOWN else ""}' if ids else ''
 
 
-def _percentile(values: list[float], percent: float) -> float:
+def percentile(values: list[float], percent: float) -> float:
+    """The value that about so many percent of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

@@ -58,7 +58,7 @@ def test_nothing_is_lost_and_every_second_run_is_explained(faults, tmp_path):
 def test_it_uses_the_redis_that_it_is_told_and_nothing_but_its_own_keys_there(redis_url):
     with redis.Redis.from_url(redis_url) as client:
         client.set('gh:{other}:counters', 'untouched')
-        ended = run_soak('--tasks', '1000', '--url', redis_url, '--kill', '1', '--cut', '5')
+        ended = run_soak('--tasks', '1000', '--url', redis_url, '--kill', '1', '--cut', '5', GEVENTHUEY_SECRET='a secret of this test')
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert redis_url in ended.stdout
         assert client.keys() == [b'gh:{other}:counters']
@@ -153,7 +153,7 @@ def test_an_interrupt_leaves_no_process_and_no_key(number, redis_url):
 
 
 @pytest.mark.parametrize(('options', 'said'), [
-    (['--tasks', '0'], "argument --tasks: '0': a whole number from 1 to 100000000 is needed"),
+    (['--tasks', '0'], "argument --tasks: '0': a whole number from 1 to 10000000 is needed"),
     (['--kill', '-1'], "argument --kill: '-1': a whole number"),
     (['--lease', 'nan'], "argument --lease: 'nan': a number from 0.5 to 60 is needed"),
     (['--task', '5'], 'unrecognized arguments: --task 5'),

@@ -30,7 +30,8 @@ from geventhuey.testing.fault_proxy import FaultProxy
 from geventhuey.testing.history import History
 from geventhuey.testing.redis_server import RedisServer
 from geventhuey.testing.soak import JOURNAL_VARIABLE, NAME_VARIABLE
-from geventhuey.testing.soak.faults import Faults, Fleet
+from geventhuey.testing.soak.faults import Faults
+from geventhuey.testing.soak.fleet import Fleet
 
 EPILOG = """\
 What is sent: tasks of 0 to 50 ms, some of 1 to 2 s, some that fail once or twice and are tried again, some that wait for a due time,
@@ -44,7 +45,8 @@ some with a priority; every fourth one's result is read and compared. What may g
   --redis-kill  the server gets a SIGKILL and is started again with its append-only file
 
 Each task is to run to its end once. It may run once more when its consumer was killed while it held it, or stood still for about as
-long as its lease or longer. A fault of a connection is no excuse for a second run.
+long as its lease or longer. A fault of a connection is no excuse for a second run. "Recovery" is the time from the death of a consumer
+to the next start of each task that it held; tasks under which two have died wait apart, and run few at a time.
 
 examples:
   python -m geventhuey.testing.soak                                        a minute with a bit of everything
@@ -96,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser('python -m geventhuey.testing.soak', description=str(__doc__).partition('\n')[0], epilog=EPILOG,
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     load = parser.add_argument_group('load')
-    load.add_argument('--tasks', type=_number(int, 1, 100_000_000), default=50_000, metavar='N', help='tasks (default: 50000)')
+    load.add_argument('--tasks', type=_number(int, 1, 10_000_000), default=50_000, metavar='N', help='tasks (default: 50000)')
     load.add_argument('--consumers', type=_number(int, 1, 100), default=4, metavar='N', help='consumer processes (default: 4)')
     load.add_argument('--workers', type=_number(int, 1, 10_000), default=250, metavar='N', help='greenlets in each (default: 250)')
     load.add_argument('--lease', type=_number(float, 0.5, 60), default=2.0, metavar='SECONDS',

@@ -1,34 +1,28 @@
-"""The soak's consumers, and what is done to them, to their connections and to the server."""
+"""What is done to the soak's consumers, to their connections and to the server."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import redis
 
-from geventhuey.cli import supervisor
+from geventhuey.exceptions import StorageUnavailable
 from geventhuey.storage.base import BaseStorage
 from geventhuey.testing import fault_proxy
 from geventhuey.testing.fault_proxy import FaultProxy
 from geventhuey.testing.history import History
 from geventhuey.testing.redis_server import RedisServer
-from geventhuey.testing.soak import APPLICATION_VARIABLE
+from geventhuey.testing.soak.fleet import Fleet
 
-APPLICATION = 'geventhuey.testing.soak.app.huey'
+T = TypeVar('T')
+
 KINDS = ('kill', 'stop', 'client-kill', 'cut', 'redis-kill')
-#: Consumers are not given up because of a task: ours all die innocently. (Consumers that may die under one.)
-MAX_DELIVERIES = 100
-#: Seconds that consumers have to stop, and running tasks with them.
-STOP_TIMEOUT = 10.0
 #: Seconds in which a request that a process had sent before it was stopped has certainly been dealt with.
 ON_THE_WAY = 0.05
 #: How long a process stands still, in leases: so short that it keeps what it holds, or so long that it loses it.
@@ -37,106 +31,6 @@ SHORT, LONG = (0.05, 0.5), (1.5, 3.0)
 CUTS, HELD = (*fault_proxy.KINDS, *fault_proxy.KINDS, 'close', 'hold', 'latency'), (0.02, 0.3)
 #: Seconds: longer than any call waits for an answer; what each request and answer takes longer; and how long the server is away.
 OUTLASTING, LATENCY, DOWN = 5.5, (0.01, 0.1), (0.1, 2.0)
-
-
-class Usage(NamedTuple):
-    """What a process uses: bytes of memory, and files and sockets that are open."""
-
-    memory: int
-    files: int
-
-    @classmethod
-    def of(cls, pid: int) -> Usage | None:
-        """That of a process; None where the system does not say."""
-        try:
-            pages = int(Path(f'/proc/{pid}/statm').read_text().split()[1])
-            return cls(pages * os.sysconf('SC_PAGE_SIZE'), len(os.listdir(f'/proc/{pid}/fd')))
-        except (OSError, IndexError):
-            return None
-
-
-class Fleet:
-    """Consumer processes; one that was killed is started again. All end with this process."""
-
-    def __init__(self, url: str, log: Path, count: int, options: Sequence[str]) -> None:
-        self._command = [sys.executable, '-m', 'geventhuey.cli.consumer', os.environ.get(APPLICATION_VARIABLE, APPLICATION),
-                         '-k', 'greenlet', '-n', '-q', '-t', str(STOP_TIMEOUT / 2), '--max-deliveries', str(MAX_DELIVERIES),
-                         '--url', url, *options]
-        self._log = log
-        self._count = count
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._pipe = os.pipe()
-        self._lock = threading.Lock()
-        self._is_stopping = False
-        #: Those that ended although nobody killed them, in words.
-        self.deserters: list[str] = []
-        self._born: dict[int, float] = {}
-
-    def start(self) -> None:
-        """All of them run, or begin to."""
-        with self._lock:
-            self._processes = [self._launch() for _ in range(self._count)]
-
-    def _launch(self) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, supervisor.PIPE_VARIABLE: str(self._pipe[0])}
-        with open(self._log, 'ab') as log:
-            # a session of its own: Ctrl+C on the terminal is for us
-            process = subprocess.Popen(self._command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                       pass_fds=(self._pipe[0],), start_new_session=True)
-        self._born[process.pid] = time.monotonic()
-        return process
-
-    def pids(self) -> list[int]:
-        """Those that live."""
-        with self._lock:
-            return [process.pid for process in self._processes if process.poll() is None]
-
-    def births(self) -> dict[int, float]:
-        """When each of those that live was started, by pid (monotonic)."""
-        with self._lock:
-            return {process.pid: self._born[process.pid] for process in self._processes if process.poll() is None}
-
-    def kill(self, pid: int) -> None:
-        """The process has ended as by kill -9, and another one is started in its place."""
-        with self._lock:
-            process = next((process for process in self._processes if process.pid == pid), None)
-            if process is None or self._is_stopping:
-                return
-            process.kill()
-            process.wait()
-            self._processes[self._processes.index(process)] = self._launch()
-
-    def look(self) -> None:
-        """Whoever has ended by itself is noted, and started again."""
-        with self._lock:
-            for place, process in enumerate(self._processes):
-                if process.poll() is not None and not self._is_stopping:
-                    self.deserters.append(f'consumer {process.pid} ended with {process.returncode}\n{self.said()}')
-                    self._processes[place] = self._launch()
-
-    def said(self) -> str:
-        """The end of what they said."""
-        return self._log.read_text(errors='replace')[-3000:] if self._log.exists() else ''
-
-    def stop(self) -> None:
-        """None of them is left."""
-        with self._lock:
-            if self._is_stopping:
-                return
-            self._is_stopping = True
-            for process in self._processes:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGTERM)
-                    process.send_signal(signal.SIGCONT)
-            deadline = time.monotonic() + STOP_TIMEOUT
-            for process in self._processes:
-                try:
-                    process.wait(max(0.0, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            for end in self._pipe:
-                os.close(end)
 
 
 class Faults(NamedTuple):
@@ -168,6 +62,7 @@ class Injector:
                  name_of: Callable[[bytes], str], lease: float, progress: Callable[[], float], proxy: FaultProxy | None,
                  server: RedisServer | None) -> None:
         self._dice = random.Random(seed)
+        self._faults = faults
         self._plan = faults.drawn(self._dice)
         self._fleet = fleet
         self._storage = storage
@@ -192,8 +87,8 @@ class Injector:
 
     @property
     def has_cut(self) -> bool:
-        """True when connections broke."""
-        return any(self.done[kind] for kind in ('client-kill', 'cut', 'redis-kill'))
+        """True when connections are to break."""
+        return any((self._faults.client_kill, self._faults.cut, self._faults.redis_kill))
 
     def cuts(self) -> dict[str, int]:
         """What the proxy has done, by kind."""
@@ -208,7 +103,7 @@ class Injector:
     @property
     def is_done(self) -> bool:
         """True when nothing more will go wrong, and no process stands still."""
-        return not self._thread.is_alive() and not any(thread.is_alive() for thread in self._standing.values())
+        return not self._thread.is_alive() and not self._stands()
 
     def stop(self) -> None:
         """Nothing goes wrong any more."""
@@ -249,19 +144,20 @@ class Injector:
         pid = self._victim()
         if pid is None:
             return False
-        leases = self._dice.uniform(*self._dice.choice((SHORT, LONG)))
-        begun = time.time()
+        seconds = self._dice.uniform(*self._dice.choice((SHORT, LONG))) * self._lease
+        began = time.time()
         os.kill(pid, signal.SIGSTOP)
 
-        def stand_still() -> None:
-            held: frozenset[str] = frozenset()
-            try:
-                held = self._held(pid)
-                self._stopped.wait(max(0.0, begun + leases * self._lease - time.time()))
-            finally:
-                os.kill(pid, signal.SIGCONT)
-                self._history.fault('stop', pid, begun, time.time(), held)
-        self._standing[pid] = threading.Thread(target=stand_still, daemon=True)
+        def go_on(held: frozenset[str]) -> None:
+            self._stopped.wait(max(0.0, began + seconds - time.time()))
+            os.kill(pid, signal.SIGCONT)
+            self._history.fault('stop', pid, began, time.time(), held)
+        try:
+            held = self._held(pid)
+        except BaseException:
+            os.kill(pid, signal.SIGCONT)
+            raise
+        self._standing[pid] = threading.Thread(target=go_on, args=(held,), daemon=True)
         self._standing[pid].start()
         return True
 
@@ -282,6 +178,8 @@ class Injector:
         proxy, dice, began = self._proxy, self._dice, time.time()
         role = dice.choice(sorted(set(proxy.connections()) - {''}) or [''])
         kind = dice.choice(CUTS)
+        if kind == 'hold' and role in ('beat', '') and self._stands():
+            return False                    # together they may last as long as a lease
         if kind == 'close':
             struck = proxy.cut(role) > 0
         elif kind == 'hold':
@@ -324,10 +222,13 @@ class Injector:
         return True
 
     def _victim(self) -> int | None:
-        """A consumer that runs and has registered, at random."""
-        standing = {pid for pid, thread in self._standing.items() if thread.is_alive()}
-        able = sorted(set(self._names()) & set(self._fleet.pids()) - standing)
+        """A consumer that runs and has registered, at random; None while there is none."""
+        able = sorted(set(self._surely(self._names)) & set(self._fleet.pids()) - self._stands())
         return self._dice.choice(able) if able else None
+
+    def _stands(self) -> set[int]:
+        """Those that stand still."""
+        return {pid for pid, thread in list(self._standing.items()) if thread.is_alive()}
 
     def _names(self) -> dict[int, list[str]]:
         """The names under which processes have registered and may hold something, by pid."""
@@ -338,10 +239,19 @@ class Injector:
 
     def _held(self, pid: int) -> frozenset[str]:
         """The ids of the tasks that a process holds, and of those that were on their way to it: it stands still."""
-        held: set[str] = set()
-        for pause in (0.0, ON_THE_WAY):
-            time.sleep(pause)
-            for name in self._names().get(pid, ()):
-                deliveries = self._storage.recall(name, self._storage.held(name))
-                held.update(self._name_of(delivery.message) for delivery in deliveries)
-        return frozenset(held)
+        def look() -> set[str]:
+            return {self._name_of(delivery.message) for name in self._names().get(pid, ())
+                    for delivery in self._storage.recall(name, self._storage.held(name))}
+        held = self._surely(look)
+        time.sleep(ON_THE_WAY)
+        return frozenset(held | self._surely(look))
+
+    @staticmethod
+    def _surely(look: Callable[[], T]) -> T:
+        """What a look at the storage shows, even though its connection may just have been one of those that were closed."""
+        for _ in range(3):
+            try:
+                return look()
+            except StorageUnavailable:
+                pass
+        return look()

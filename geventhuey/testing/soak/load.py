@@ -62,8 +62,8 @@ class Load:
         #: Numbers of the tasks that were certainly sent, and that may have been.
         self.sent: set[int] = set()
         self.maybe: set[int] = set()
-        #: How often a call said that nothing was sent, and was repeated.
-        self.repeated = 0
+        #: For each call that said that nothing was sent, and was repeated.
+        self.repeated: list[int] = []
         #: Results that were read and right; what is wrong with others, by number.
         self.right: set[int] = set()
         self.wrong: dict[int, str] = {}
@@ -124,7 +124,7 @@ class Load:
                 self._note(plan, False, due)
                 return
             except (QueueWriteException, ScheduleAddException):     # not sent, for certain
-                self.repeated += 1
+                self.repeated.append(plan.number)
                 time.sleep(AGAIN)
                 continue
             self.sent.add(plan.number)

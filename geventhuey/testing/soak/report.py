@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from geventhuey.testing import history
-from geventhuey.testing.soak.faults import Usage
+from geventhuey.testing.history import percentile
+from geventhuey.testing.soak.fleet import Usage
 
 #: Ids or texts of one kind that are shown at most.
 SHOWN = 10
@@ -18,10 +19,13 @@ FILES = 10
 
 @dataclasses.dataclass
 class Report:
-    """Everything that is known in the end; what is wrong is in the lists.
+    """Everything that is known in the end.
 
+    :param sent: tasks that were certainly sent; ``maybe``, those of which nobody knows; ``repeated``, calls that sent nothing.
+    :param faults: how many there were of each kind; ``cuts``, what the proxy has done, by kind.
+    :param results: how many were read and are right; ``wrong``, what is wrong with the others.
     :param left: keys; but results that were read and stayed, because their connection broke, are counted in ``stayed``.
-    :param cuts: what the proxy has done, by kind.
+    :param deserters: consumers that nobody had killed and that ended all the same.
     :param grown: what consumers used at first and in the end.
     """
 
@@ -107,12 +111,7 @@ class Report:
             'faults': {kind: count for kind, count in self.faults.items() if count}, 'cuts': self.cuts,
             'runs': found.runs, 'second_runs': found.explained.total() + len(found.unexplained), 'explained': found.explained,
             'results': self.results, 'stayed': self.stayed,
-            'recovery': {name: percentile(took, percent) for name, percent in (('p50', 50), ('p99', 99), ('max', 100))},
+            'recovery': {name: percentile(took, percent) for name, percent in (('p50', 50), ('p99', 99), ('max', 100)) if took},
             'usage': [[first._asdict(), last._asdict()] for first, last in self.grown],
             'problems': {kind.lower(): texts for kind, texts in self.problems().items() if texts},
         }
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """The smallest value that so many percent of all do not exceed; 0 of none."""
-    return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)] if values else 0.0

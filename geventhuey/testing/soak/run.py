@@ -10,13 +10,14 @@ from typing import Any
 import redis
 from tqdm import tqdm
 
-from geventhuey.exceptions import StorageError
+from geventhuey.exceptions import StorageUnavailable
 from geventhuey.storage.redis import RedisStorage
 from geventhuey.testing.fault_proxy import FaultProxy
 from geventhuey.testing.history import ENDED, STARTED, History
 from geventhuey.testing.redis_server import RedisServer
 from geventhuey.testing.soak.app import huey, try_id
-from geventhuey.testing.soak.faults import Faults, Fleet, Injector, Usage
+from geventhuey.testing.soak.faults import Faults, Injector
+from geventhuey.testing.soak.fleet import Fleet, Usage
 from geventhuey.testing.soak.load import AHEAD, Load
 from geventhuey.testing.soak.report import Report
 
@@ -108,21 +109,27 @@ class Run:
         # the answer to the second half of a read got lost with its connection: that leaves the result where it was, as is documented
         stayed = {f'result:{number}' for number in load.right} if self._injector.has_cut else set()
         return Report(
-            tasks=self._flags.tasks, seconds=ended - begun, sent=len(load.sent), maybe=len(load.maybe), repeated=load.repeated,
+            tasks=self._flags.tasks, seconds=ended - begun, sent=len(load.sent), maybe=len(load.maybe), repeated=len(load.repeated),
             faults=self._injector.done, cuts=self._injector.cuts(), history=self._history.check(), results=len(load.right),
             wrong=[f'the result of {number} {what}' for number, what in sorted(load.wrong.items())],
             left=sorted(left - stayed), stayed=len(left & stayed), deserters=self._fleet.deserters, grown=grown)
 
     def _wait_for_consumers(self) -> None:
-        """As many as there should be have registered."""
+        """As many as there should be have registered. Raises RuntimeError when they do not, or one of the first ones has ended."""
         deadline = time.monotonic() + START
-        while len(self._storage.consumers()) < self._flags.consumers:
+        while self._registered() < self._flags.consumers:
             self._fleet.look()
-            if self._fleet.deserters:
+            if self._fleet.deserters and not self._tail.started:
                 raise RuntimeError(self._fleet.deserters[0])
             if time.monotonic() > deadline:
                 raise RuntimeError(f'the consumers did not start within {START:g} s\n{self._fleet.said()}')
             time.sleep(LOOK)
+
+    def _registered(self) -> int:
+        try:
+            return len(self._storage.consumers())
+        except StorageUnavailable:
+            return 0
 
     def _watch(self, bar: Any) -> None:
         """Every task has ended, or will not."""
@@ -134,7 +141,7 @@ class Run:
             if self._tail.look() > before:
                 moved = now
                 bar.update(len(self._tail.ended) - before)
-            elif now - moved > PATIENCE:
+            elif now - moved > PATIENCE + 4 * self._flags.lease:
                 break
             if now - looked > SELDOM:
                 looked = now
@@ -157,7 +164,7 @@ class Run:
         try:
             storage = self._storage
             return not (storage.pending_count('default') or storage.scheduled_count() or any(map(storage.held, storage.consumers())))
-        except StorageError:                    # the server is just being started again
+        except StorageUnavailable:              # the server is just being started again
             return False
 
     def _note_usage(self, now: float) -> None:
@@ -177,7 +184,10 @@ class Run:
         found = set()
         for key in self._admin.scan_iter(f'{prefix}*', 1000):
             name = key.decode().removeprefix(prefix)
-            if name.partition(':')[0] not in KEPT and not 0 <= self._admin.ttl(key) <= TOMBSTONE:
+            if name.partition(':')[0] in KEPT:
+                continue
+            left = self._admin.ttl(key)             # -1: for good; -2: it has just expired
+            if left == -1 or left > TOMBSTONE:
                 found.add(name)
         return found
 
