@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,21 +147,3 @@ class Trial(Work):
         """The consumer said once that the storage was away, and once, with the time, that it is back."""
         program.wait_for(rf'{BACK}, after \d+\.\d s')
         assert len(program.lines(AWAY)) == len(program.lines(BACK)) == 1, program.text()
-
-
-@contextmanager
-def meanwhile(step: Callable[[], object], pause: float) -> Iterator[list[int]]:
-    """The step is taken over and over; answers how often, in a list of one."""
-    count, over = [0], threading.Event()
-
-    def run() -> None:
-        while not over.wait(pause):
-            step()
-            count[0] += 1
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield count
-    finally:
-        over.set()
-        thread.join()
