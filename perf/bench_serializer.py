@@ -1,4 +1,4 @@
-"""What does it cost to turn a call into a message, and a message into a task, with each serializer?"""
+"""What does it cost to turn a call into a message, and a message into a task, with each serializer, and signed?"""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import pytest
 
 from geventhuey import MemoryHuey
 
-ARGUMENTS = {
-    'plain': ((1, 'two', [3.0, None]), {'four': b'4'}),
-    'dated': ((datetime.datetime(2024, 5, 6, 7, 8, 9),), {}),       # names a class, so that what is written is read once more
+PLAIN = (1, 'two', [3.0, None]), {'four': '4'}
+#: Names a class, so that what is written is read once more.
+DATED = (datetime.datetime(2024, 5, 6, 7, 8, 9),), {}
+#: More than is worth compressing.
+LONG = ('a word and another one ' * 200,), {}
+SECRET = 'a secret of the benchmarks'
+
+CASES = {
+    'pickle': ({}, PLAIN), 'pickle, dated': ({}, DATED), 'pickle-any': ({'serializer': 'pickle-any'}, PLAIN),
+    'json': ({'serializer': 'json'}, PLAIN), 'msgpack': ({'serializer': 'msgpack'}, PLAIN), 'signed': ({'secret': SECRET}, PLAIN),
+    'long': ({}, LONG), 'long, compressed': ({'compression': True}, LONG),
 }
 
 
-@pytest.fixture(params=['pickle', 'pickle-any', 'json', 'msgpack', 'signed'])
-def add(request):
-    """A task of an application with each serializer in turn."""
-    @MemoryHuey('bench', serializer=request.param).task(name='add')
-    def add(*args, **kwargs):
-        return args, kwargs
-    return add
+@pytest.fixture(params=CASES)
+def case(request):
+    """The registry of an application, and a call of its task."""
+    settings, arguments = CASES[request.param]
+    huey = MemoryHuey('bench', **settings)
+    add = huey.task(name='add')(lambda *args, **kwargs: None)
+    return huey.registry, add.task_class(arguments)
 
 
-@pytest.fixture
-def registry(add):
-    return add._huey.registry
+def bench_call_to_message(benchmark, case):
+    registry, task = case
+    benchmark(registry.message, task)
 
 
-@pytest.mark.parametrize('kind', ARGUMENTS)
-def bench_call_to_message(benchmark, add, registry, kind):
-    benchmark(lambda: registry.message(add.task_class(ARGUMENTS[kind])))
-
-
-@pytest.mark.parametrize('kind', ARGUMENTS)
-def bench_message_to_task(benchmark, add, registry, kind):
-    message = registry.message(add.task_class(ARGUMENTS[kind]))
-    task = benchmark(registry.task, message)
-    assert task.data == ARGUMENTS[kind]
+def bench_message_to_task(benchmark, case):
+    registry, task = case
+    found = benchmark(registry.task, registry.message(task))
+    assert [list(found.data[0]), found.data[1]] == [list(task.data[0]), task.data[1]]

@@ -46,3 +46,9 @@ def test_every_question_of_speed_is_answered(tmp_path):
 def test_speed_refuses_what_it_does_not_know(args):
     ended = run('perf/speed.py', *args)
     assert ended.returncode == 2 and args[-1] in ended.stderr
+
+
+def test_recovery_is_measured():
+    ended = run('perf/recovery.py', '--kills', '1', '--lease', '1', '--suspects', '20')
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert all(words in ended.stdout for words in ('killed on the same host', 'silent', '20 suspects'))
