@@ -13,6 +13,9 @@ A fault strikes where a request or an answer passes.  Kinds:
     reset        the same as cut_before, by a reset
     truncate     the beginning of the answer passes, then the connection is closed
     garble       the answer is replaced by bytes that are none
+
+Only the standard library is needed.  The proxy has native threads and sockets, also where gevent has patched the process: a hub
+that is blocked does not stop it.
 """
 
 from __future__ import annotations
@@ -21,20 +24,26 @@ import random
 import re
 import socket
 import struct
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
+
+from geventhuey import native
 
 ON_REQUESTS = ('cut_before', 'cut_after', 'reset')
 ON_ANSWERS = ('truncate', 'garble')
 KINDS = ON_REQUESTS + ON_ANSWERS
 GARBAGE = b'HTTP/1.1 400 Bad Request\r\n\r\n'
 #: How a connection of ours says what it is for.
-_ROLE = re.compile(rb'SETNAME\r\n\$\d+\r\ngeventhuey:[^\r]*:([a-z]+)\r\n')
-#: Bytes that pass at once.
-CHUNK = 65536
+_ROLE = re.compile(rb'SETNAME\r\n\$\d+\r\ngeventhuey:[^\r]*:([a-z]+)\r\n', re.IGNORECASE)
+#: Bytes that pass at once, and seconds between two looks at what is held.
+CHUNK, LOOK = 65536, 0.005
+#: Pieces per second in which a throttled connection carries its bytes.
+PIECES = 20
+#: A socket that blocks threads only: the class below Python's own, which gevent does not replace.
+_Socket: Any = native.original('socket', 'SocketType')
+_sleep: Callable[[float], None] = native.original('time', 'sleep')
 
 
 class _Planned:
@@ -56,10 +65,12 @@ class FaultProxy:
         self.host = host
         #: Seconds that every request takes longer, and by how much that varies.
         self.latency = self.jitter = 0.0
-        #: Bytes per second that a connection carries; 0 is without a limit.
+        #: Bytes per second that a connection carries in each direction; 0 is without a limit.
         self.throttle = 0
         #: What becomes of an answer on its way.
         self.edit: Callable[[bytes], bytes] = bytes
+        #: The role whose connections are slow, throttled, edited and hit at random; '' for all.
+        self.only = ''
         #: How many faults of each kind there were, and how many connections.
         self.statistics: Counter[str] = Counter()
         self._dice = random.Random(seed)
@@ -67,9 +78,12 @@ class FaultProxy:
         self._kinds: tuple[str, ...] = KINDS
         self._planned: list[_Planned] = []
         self._held: set[str] = set()
-        self._lock = threading.Condition()
+        self._lock = native.lock()          # no switch while it is held
         self._passages: list[_Passage] = []
-        self._listener = socket.create_server(('127.0.0.1', 0), backlog=256)
+        self._listener = _Socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._listener.settimeout(None)
+        self._listener.bind(('127.0.0.1', 0))
+        self._listener.listen(256)
         self.port: int = self._listener.getsockname()[1]
         self._is_closed = False
 
@@ -103,20 +117,20 @@ class FaultProxy:
 
     def release(self, drop: bool = False) -> None:
         """What was held goes on, or (``drop``) is lost with its connection."""
-        with self._lock:
-            held, self._held = self._held, set()
-            self._lock.notify_all()
         if drop:
             for passage in list(self._passages):
-                if passage.role in held or '' in held:
-                    passage.close()
+                if self.is_held(passage.role):
+                    passage.close()         # first: of what is lost, nothing may pass
+        with self._lock:
+            self._held = set()
 
     def cut(self, role: str = '') -> int:
         """Every connection of the role, or every one, is closed; answers how many."""
         found = [passage for passage in list(self._passages) if role in ('', passage.role)]
         for passage in found:
             passage.close()
-        self.statistics['cut'] += len(found)
+        with self._lock:
+            self.statistics['cut'] += len(found)
         return len(found)
 
     def connections(self) -> list[str]:
@@ -139,21 +153,23 @@ class FaultProxy:
                     self.statistics[planned.kind] += 1
                     return planned
             possible = [kind for kind in self._kinds if kind in kinds]
-            if self._rate and possible and self._dice.random() < self._rate:
+            if self._rate and possible and self.concerns(role) and self._dice.random() < self._rate:
                 kind = self._dice.choice(possible)
                 self.statistics[kind] += 1
                 return _Planned(kind, 1, role, 0, self._dice.randrange(1, 8))
         return None
 
-    def wait_for_passage(self, passage: _Passage, size: int) -> None:
-        """What passes has taken its time, and is not held."""
-        if self.latency:
-            time.sleep(max(0.0, self.latency + self._dice.uniform(-self.jitter, self.jitter)))
-        if self.throttle:
-            time.sleep(size / self.throttle)
-        with self._lock:
-            while ('' in self._held or passage.role in self._held) and not passage.is_closed and not self._is_closed:
-                self._lock.wait(1.0)
+    def concerns(self, role: str) -> bool:
+        """True when what lasts (slowness, edits, faults at random) is meant for the role."""
+        return self.only in ('', role)
+
+    def is_held(self, role: str) -> bool:
+        """True while nothing of the role may pass."""
+        return '' in self._held or role in self._held
+
+    def delay(self, role: str) -> float:
+        """Seconds that a request of the role takes longer."""
+        return max(0.0, self.latency + self._dice.uniform(-self.jitter, self.jitter)) if self.concerns(role) else 0.0
 
     def forget(self, passage: _Passage) -> None:
         """The connection has ended."""
@@ -163,7 +179,7 @@ class FaultProxy:
     # -- life -----------------------------------------------------------------------------------------------
 
     def __enter__(self) -> FaultProxy:
-        threading.Thread(target=self._accept, daemon=True).start()
+        native.start_thread(self._accept)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -172,112 +188,162 @@ class FaultProxy:
     def close(self) -> None:
         """It listens no more, and all its connections are closed."""
         self._is_closed = True
-        try:
-            self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        _shut_down(self._listener)          # wakes the thread that accepts
         self._listener.close()
-        self.release(drop=False)
-        self.cut()
+        for passage in list(self._passages):
+            passage.close()
+        self.release()
 
     def _accept(self) -> None:
         while not self._is_closed:
             try:
-                client, _ = self._listener.accept()
+                number, _ = self._listener._accept()
             except OSError:
                 return
-            self.statistics['connections'] += 1
-            try:
-                server = self._connect()
-            except OSError:                 # who connects to us finds what he would find there
-                client.close()
-                continue
-            server.settimeout(None)
-            self._passages.append(_Passage(self, client, server))
-
-    def _connect(self) -> socket.socket:
-        if isinstance(self.target, int):
-            return socket.create_connection((self.host, self.target), 5.0)
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            server.settimeout(5.0)
-            server.connect(self.target)
-        except OSError:
-            server.close()
-            raise
-        return server
+            with self._lock:
+                self.statistics['connections'] += 1
+            passage = _Passage(self, _Socket(socket.AF_INET, socket.SOCK_STREAM, 0, number))
+            self._passages.append(passage)
+            if self._is_closed:             # meanwhile
+                passage.close()
+            native.start_thread(passage.run)
 
 
 class _Passage:
     """One connection through the proxy: a thread for each direction."""
 
-    def __init__(self, proxy: FaultProxy, client: socket.socket, server: socket.socket) -> None:
+    def __init__(self, proxy: FaultProxy, client: Any) -> None:
         self._proxy = proxy
         self._client = client
-        self._server = server
+        self._server: Any = None
         self._loses_answer = False
+        self._is_asked = False              # a request is passing, or waits for its answer
+        self._threads = 0
         self.role = ''
         self.is_closed = False
-        for sock in (client, server):
-            if sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for run in (self._pass_requests, self._pass_answers):
-            threading.Thread(target=run, daemon=True).start()
+
+    def run(self) -> None:
+        """The connection has come and gone."""
+        self._threads = 2
+        try:
+            self._client.settimeout(None)
+            self._server = _connect(self._proxy.host, self._proxy.target)
+            for sock in (self._client, self._server):
+                if sock.family != socket.AF_UNIX:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:                     # who connects to us finds what he would find there
+            self._threads = 1
+        else:
+            native.start_thread(lambda: self._pass(self._pass_answers))
+            self._pass(self._pass_requests)
+            return
+        self._pass(self.close)
 
     def close(self) -> None:
-        """Both ends are closed."""
-        if self.is_closed:
-            return
+        """Both ends find the end of the connection."""
         self.is_closed = True
-        self._proxy.forget(self)
         for sock in (self._client, self._server):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            sock.close()
+            if sock is not None:
+                _shut_down(sock)
 
     def _reset(self) -> None:
-        self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         self.is_closed = True
-        self._proxy.forget(self)
+        self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         self._client.close()
+        _shut_down(self._server)
+
+    def _pass(self, one_way: Callable[[], None]) -> None:
+        """One direction has ended, and so the other will; the second one closes what both have used."""
         try:
-            self._server.shutdown(socket.SHUT_RDWR)
+            one_way()
         except OSError:
             pass
-        self._server.close()
+        self.close()
+        with self._proxy._lock:
+            self._threads -= 1
+            is_last = not self._threads
+        if is_last:
+            self._proxy.forget(self)
+            for sock in (self._client, self._server):
+                if sock is not None:
+                    sock.close()
+
+    def _receive(self, sock: Any) -> bytes:
+        """What has come, b'' for the end; neither is known to anybody while it is held."""
+        data: bytes = sock.recv(CHUNK)
+        if sock is self._client:
+            if not self.role and (found := _ROLE.search(data)):
+                self.role = found[1].decode()
+            if data:
+                _sleep(self._proxy.delay(self.role))
+        while self._proxy.is_held(self.role) and not self.is_closed:
+            _sleep(LOOK)
+        if self.is_closed:
+            raise ConnectionError('closed meanwhile')
+        return data
+
+    def _send(self, sock: Any, data: bytes) -> None:
+        rate = self._proxy.throttle if self._proxy.concerns(self.role) else 0
+        piece = max(1, rate // PIECES) if rate else CHUNK
+        for start in range(0, len(data), piece):
+            part = data[start:start + piece]
+            if rate:
+                _sleep(len(part) / rate)
+            sock.sendall(part)
 
     def _pass_requests(self) -> None:
-        try:
-            while data := self._client.recv(CHUNK):
-                if not self.role and (found := _ROLE.search(data)):
-                    self.role = found[1].decode()
-                self._proxy.wait_for_passage(self, len(data))
-                fault = self._proxy.strikes(ON_REQUESTS, self.role)
-                if fault is not None and fault.kind == 'reset':
-                    self._reset()
-                    return
-                if fault is not None and fault.kind == 'cut_before':
-                    break
-                if fault is not None:
-                    self._loses_answer = True
-                self._server.sendall(data)
-        except OSError:
-            pass
-        self.close()
+        while data := self._receive(self._client):
+            # A request that comes in pieces is one: it has one fate.
+            fault = None if self._is_asked else self._proxy.strikes(ON_REQUESTS, self.role)
+            self._is_asked = True
+            if fault is not None and fault.kind == 'reset':
+                self._reset()
+                return
+            if fault is not None and fault.kind == 'cut_before':
+                return
+            if fault is not None:
+                self._loses_answer = True
+            self._send(self._server, data)
 
     def _pass_answers(self) -> None:
+        while data := self._receive(self._server):
+            if self._loses_answer:
+                return
+            self._is_asked = False
+            fault = self._proxy.strikes(ON_ANSWERS, self.role)
+            if fault is not None and fault.kind == 'truncate':
+                self._send(self._client, data[:min(fault.keep, len(data) - 1)])
+                return
+            if fault is not None:
+                data = GARBAGE
+            elif self._proxy.concerns(self.role):
+                data = self._proxy.edit(data)
+            self._send(self._client, data)
+
+
+def _connect(host: str, target: int | str) -> Any:
+    """A connection to the server, by the first of its addresses that answers."""
+    if isinstance(target, str):
+        found = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, '', target)]
+    else:
+        found = native.original('socket', 'getaddrinfo')(host, target, 0, socket.SOCK_STREAM)
+    failure: OSError = ConnectionError(f'{host} has no address')
+    for family, kind, protocol, _, address in found:
+        sock = _Socket(family, kind, protocol)
         try:
-            while data := self._server.recv(CHUNK):
-                if self._loses_answer:
-                    break
-                self._proxy.wait_for_passage(self, 0)
-                fault = self._proxy.strikes(ON_ANSWERS, self.role)
-                if fault is not None and fault.kind == 'truncate':
-                    self._client.sendall(data[:min(fault.keep, len(data) - 1)])
-                    break
-                self._client.sendall(self._proxy.edit(GARBAGE if fault is not None else data))
-        except OSError:
-            pass
-        self.close()
+            sock.settimeout(5.0)
+            sock.connect(address)
+            sock.settimeout(None)
+            return sock
+        except OSError as exc:
+            sock.close()
+            failure = exc
+    raise failure
+
+
+def _shut_down(sock: Any) -> None:
+    """Who waits for the socket, in any thread, finds its end."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass

@@ -1,4 +1,4 @@
-"""The proxy that injects faults: each kind does what it says, counts it, and it serves in a patched process, too."""
+"""FaultProxy over TCP and over a unix socket, in processes that gevent has patched and in others."""
 
 from __future__ import annotations
 
