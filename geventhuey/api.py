@@ -305,6 +305,8 @@ class Huey(Inspection):
         if not isinstance(task, QueueTask):
             raise TypeError(f'Unknown object: {task!r} (a task is needed)')
         delivery: Delivery | None = task.__dict__.pop('_delivery', None)
+        if delivery is not None:
+            self._hand.begin(delivery)
         message = Message.decode(delivery.message) if delivery is not None else self._message(task)
         outcome = self.executor().run(delivery or Delivery('', 0, b''), message, task)
         try:

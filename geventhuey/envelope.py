@@ -64,6 +64,8 @@ class Envelope:
     def dumps(self, purpose: bytes, value: object, identity: bytes = b'') -> bytes:
         """The value as a body. Raises SerializationError when it cannot travel."""
         data = self._serializer.dumps(value)
+        if len(data) > MAX_OPENED:
+            raise SerializationError(f'{len(data)} bytes are more than {MAX_OPENED}: put the data elsewhere and send its address')
         marks = b'\0'
         if self._compression and len(data) >= COMPRESS_FROM:
             smaller = zlib.compress(data)

@@ -129,7 +129,7 @@ class Executor:
         return Outcome(delivery, FINISHED, effects, value=value)
 
     def cut_off(self, delivery: Delivery) -> Outcome:
-        """The end of a task that runs, does not end when it is told to, and may run only once."""
+        """The end of a task that may have run, and may run only once."""
         return self._dead(delivery, Message.decode(delivery.message), CUT_OFF)
 
     def _interrupted(self, delivery: Delivery, message: Message, error: BaseException) -> Outcome:

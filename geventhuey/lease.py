@@ -19,7 +19,16 @@ from typing import Any
 
 from geventhuey import native
 from geventhuey.exceptions import StorageError
-from geventhuey.storage.base import ONE_SUSPECT, BaseStorage, Delivery, Fetched, Settlement, Standing, Suspects
+from geventhuey.storage.base import (
+    ONE_SUSPECT,
+    BaseStorage,
+    Delivery,
+    Fetched,
+    Settlement,
+    Standing,
+    Suspects,
+    for_suspects,
+)
 from geventhuey.waiter import ThreadWaiter
 
 logger = logging.getLogger('geventhuey.lease')
@@ -97,15 +106,23 @@ class HandLease:
         self._lease: Lease | None = None
         self._stopped: ThreadWaiter | None = None
         self._locks: dict[str, Any] = {}
+        self._unbegun: set[int] = set()
 
     def take(self, queues: Mapping[str, int], timeout: float) -> Delivery | None:
         """The next message, or None when none has come within ``timeout`` seconds. Any number of threads or greenlets may ask."""
         fetched = self._fetch(queues)
         if not fetched.deliveries and timeout > 0:
             due = timeout if fetched.next_due is None else min(timeout, fetched.next_due)
-            self._storage.wait_wake(list(queues), due)
+            self._storage.wait_wake([*queues, *map(for_suspects, queues)], due)
             fetched = self._fetch(queues)
-        return fetched.deliveries[0] if fetched.deliveries else None
+        if not fetched.deliveries:
+            return None
+        self._unbegun.add(fetched.deliveries[0].tag)
+        return fetched.deliveries[0]
+
+    def begin(self, delivery: Delivery) -> None:
+        """The delivery is about to be run."""
+        self._unbegun.discard(delivery.tag)
 
     def _fetch(self, queues: Mapping[str, int]) -> Fetched:
         """A fetch by one at a time: two with the same number would bring the same message."""
@@ -138,7 +155,7 @@ class HandLease:
             atexit.unregister(self.close)
             self._stopped.wake()
             try:
-                while not self._storage.release(lease.consumer, 200).done:
+                while not self._storage.release(lease.consumer, 200, list(self._unbegun)).done:
                     pass
             except StorageError as exc:
                 logger.error('what was taken by hand could not be given back, a consumer will find it: %s', exc)

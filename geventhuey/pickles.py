@@ -8,9 +8,12 @@ application has allowed.  What it would refuse to read it refuses to write, so t
 from __future__ import annotations
 
 import builtins
+import decimal
+import fractions
 import inspect
 import io
 import pickle
+import pickletools
 import re
 import sys
 from collections.abc import Callable
@@ -21,15 +24,13 @@ from geventhuey.exceptions import SerializationError
 T = TypeVar('T')
 
 #: The types beside plain data that restricted pickle reads, by module. Each builds values and does nothing else;
-#: ``range``, ``bytes`` and ``bytearray`` are left out because a few bytes of message could make them fill the memory.
+#: ``range``, ``bytes``, ``bytearray`` and networks are left out because a few bytes of message could fill the memory with them.
 _VALUE_TYPES = {
     'builtins': ('int', 'float', 'complex', 'str', 'bool', 'list', 'tuple', 'dict', 'set', 'frozenset', 'slice',
                  'Ellipsis', 'NotImplemented'),
     'collections': ('OrderedDict', 'Counter', 'defaultdict', 'deque'),
     'datetime': ('date', 'datetime', 'time', 'timedelta', 'timezone'),
-    'decimal': ('Decimal',),
-    'fractions': ('Fraction',),
-    'ipaddress': ('IPv4Address', 'IPv4Network', 'IPv4Interface', 'IPv6Address', 'IPv6Network', 'IPv6Interface'),
+    'ipaddress': ('IPv4Address', 'IPv4Interface', 'IPv6Address', 'IPv6Interface'),
     'pathlib': ('Path', 'PosixPath', 'WindowsPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath'),
     'pathlib._local': ('Path', 'PosixPath', 'WindowsPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath'),
     'uuid': ('UUID', 'SafeUUID'),
@@ -37,6 +38,9 @@ _VALUE_TYPES = {
 }
 _VALUES = {(module, name) for module, names in _VALUE_TYPES.items() for name in names}
 _EXCEPTIONS = {name: cls for name, cls in vars(builtins).items() if isinstance(cls, type) and issubclass(cls, BaseException)}
+
+#: Decimal places before or behind the point that a number may have.
+MAX_PLACES = 10_000
 
 #: What Python calls the program that is running, in its own process and in those that multiprocessing starts.
 MAIN_NAMES = ('__main__', '__mp_main__')
@@ -52,6 +56,11 @@ _OPCODES = re.compile(
     rb'[CU\x8a\x8c](?:' + b'|'.join(re.escape(bytes((n,))) + b'.{%d}' % n for n in range(256)) + rb')){0,1000}', re.DOTALL)
 #: Those whose length is a number of so many bytes that follows.
 _COUNTED = {b'B': 4, b'T': 4, b'X': 4, b'\x8b': 4, b'\x8d': 8, b'\x8e': 8, b'\x96': 8}
+
+#: Sets the attributes of what is on the stack.
+_BUILD = b'b'
+#: How older protocols name a class, or a number stands for one.
+_OLD_GLOBAL = re.compile(rb'c[^\n]*\n[^\n]*\n|[\x82-\x84]')
 
 #: Since protocol 4 pickle names every class and function with this opcode: without it, the stream is plain data.
 _STACK_GLOBAL = b'\x93'
@@ -98,8 +107,8 @@ class RestrictedPickle(AnyPickle):
                     return _EXCEPTIONS[name]
                 if (module, name) in _VALUES:
                     return super().find_class(module, name)
-                if (module, name) == ('builtins', 'getattr'):
-                    return _zone_reader
+                if (module, name) in _BOUNDED:
+                    return _BOUNDED[module, name]
                 if module in MAIN_NAMES:
                     found = [cls for (_, qualname), cls in allowed.items() if qualname == name]
                     if len(found) == 1:
@@ -117,6 +126,8 @@ class RestrictedPickle(AnyPickle):
     def loads(self, data: bytes) -> Any:
         if (_PUT in data or _TEXT_PUT in data) and _NUMBERED.search(data):
             _check_numbers(data)
+        if _BUILD in data and (_STACK_GLOBAL in data or _OLD_GLOBAL.search(data)):
+            _check_builds(data)
         try:
             return self._unpickler(io.BytesIO(data)).load()
         except _Refused as exc:
@@ -144,7 +155,7 @@ def _check_numbers(data: bytes) -> None:
     bytes that are no pickle does not matter, since reading ends there, too.
     """
     at = 0
-    while True:
+    while at < len(data):
         found = _OPCODES.match(data, at)
         ends, at = found is None or found.end() == at, found.end() if found else at
         opcode = data[at:at + 1]
@@ -166,6 +177,50 @@ def _check_numbers(data: bytes) -> None:
         at += size
 
 
+def _check_builds(data: bytes) -> None:
+    """Raises SerializationError where a pickle would set attributes of a class instead of those of an object.
+
+    No pickler does that: it would change the class for the whole process.  The stack is followed as pickle would build it
+    (https://docs.python.org/3/library/pickletools.html), as far as it has to be known what is a class.
+    """
+    stack: list[str] = []
+    memo: dict[int, str] = {}
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            name = opcode.name
+            if name == 'MEMOIZE':
+                memo[len(memo)] = stack[-1]
+            elif name.endswith('PUT'):
+                memo[int(str(argument))] = stack[-1]
+            elif name.endswith('GET'):
+                stack.append(memo[int(str(argument))])
+            elif name == 'DUP':
+                stack.append(stack[-1])
+            else:
+                below = _pop(stack, opcode)
+                if name == 'BUILD' and below == 'class':
+                    raise SerializationError('the bytes cannot be read: they would change a class')
+                stack += ['class' if 'GLOBAL' in name or 'EXT' in name else each.name for each in opcode.stack_after]
+    except SerializationError:
+        raise
+    except Exception as exc:            # it stumbles over nonsense in many ways
+        raise SerializationError('the bytes cannot be read: they are no pickle') from exc
+
+
+def _pop(stack: list[str], opcode: pickletools.OpcodeInfo) -> str:
+    """What the opcode takes from the stack is gone; answers the lowest of it."""
+    before = opcode.stack_before
+    count = len(before)
+    if pickletools.markobject in before or (opcode.name == 'POP' and stack[-1] == 'mark'):
+        mark = len(stack) - 1 - stack[::-1].index('mark')
+        count = len(stack) - mark + (before.index(pickletools.markobject) if pickletools.markobject in before else 0)
+    if count > len(stack):
+        raise ValueError('the stack is empty')
+    lowest = stack[-count] if count else ''
+    del stack[len(stack) - count:]
+    return lowest
+
+
 def _number(line: bytes) -> int:
     """The number that pickle reads there; 0 where it reads none and stops."""
     try:
@@ -179,6 +234,29 @@ def _zone_reader(owner: object, name: str) -> Any:
     if owner is getattr(sys.modules.get('zoneinfo'), 'ZoneInfo', None) and name == '_unpickle':
         return getattr(owner, name)
     raise _Refused('builtins', 'getattr')
+
+
+def _decimal(text: str = '0') -> decimal.Decimal:
+    """A Decimal of a size that can be computed with."""
+    value = decimal.Decimal(text)
+    if value.is_finite() and abs(value.adjusted()) > MAX_PLACES:
+        raise ValueError(f'a Decimal of more than {MAX_PLACES} places')
+    return value
+
+
+def _fraction(numerator: int | str = 0, denominator: int | None = None) -> fractions.Fraction:
+    """A Fraction of two whole numbers, or of their text as Python writes it; an exponent could keep the interpreter busy for hours."""
+    if isinstance(numerator, str):
+        top, _, bottom = numerator.partition('/')
+        return fractions.Fraction(int(top), int(bottom or 1))
+    if not isinstance(numerator, int) or not isinstance(denominator, int | None):
+        raise TypeError('a Fraction of something else than whole numbers')
+    return fractions.Fraction(numerator, denominator)
+
+
+#: What stands in for a class or function that could be told to do more than to build a value.
+_BOUNDED: dict[tuple[str, str], Callable[..., Any]] = {
+    ('builtins', 'getattr'): _zone_reader, ('decimal', 'Decimal'): _decimal, ('fractions', 'Fraction'): _fraction}
 
 
 class _Refused(Exception):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import datetime
 import decimal
+import fractions
+import ipaddress
 import pathlib
 import pickle
 import pickletools
@@ -199,6 +202,63 @@ def test_every_opcode_is_stepped_over_as_pickle_reads_it(codes, data):
             stream += code + data.draw(st.binary(min_size=size, max_size=size))
     with pytest.raises(SerializationError, match='they ask for more memory'):
         _check_numbers(stream + b'r\xff\xff\xff\x7f.')
+
+
+# -- pickles that do more than to build a value -------------------------------------------------------------------
+
+def slots_of(what, **attributes):
+    """A pickle that sets attributes of what the opcodes leave on the stack."""
+    state = pickle.dumps((None, attributes), 5)[2:-1]
+    return b'\x80\x05' + what + state[9:] + b'b.'
+
+
+PATH = b'\x8c\x07pathlib\x8c\x04Path\x93'
+
+
+@pytest.mark.parametrize('what', [PATH, b'cpathlib\nPath\n', PATH + b'\x94h\x00', PATH + b'2', PATH + b'\x940h\x00', PATH + b'q\x070h\x07',
+                                  b'(N1' + PATH, b']' + PATH + b'a0' + PATH])
+@pytest.mark.parametrize('protocol', [b'\x80\x05', b''])
+def test_a_pickle_that_would_change_a_class_is_refused(what, protocol):
+    before = pathlib.Path.exists
+    with pytest.raises(SerializationError, match='they would change a class|the bytes cannot be read'):
+        RestrictedPickle().loads(protocol + slots_of(what, exists=True)[2:])
+    assert pathlib.Path.exists is before
+
+
+def test_a_class_that_is_allowed_is_not_changed_either():
+    restricted = RestrictedPickle()
+    restricted.allow(Mine)
+    name = f'\x8c{chr(len(Mine.__module__))}{Mine.__module__}\x8c{chr(len(Mine.__qualname__))}{Mine.__qualname__}\x93'.encode('latin-1')
+    with pytest.raises(SerializationError, match='they would change a class'):
+        restricted.loads(slots_of(name, is_admin=True))
+    assert not hasattr(Mine, 'is_admin')
+
+
+@pytest.mark.parametrize('protocol', range(2, 6))
+def test_objects_are_built_by_every_protocol(protocol):
+    restricted = RestrictedPickle()
+    restricted.allow(Mine)
+    mine = Mine()
+    mine.attribute, mine.other = 'b', [Mine(), uuid.UUID(int=7), decimal.Decimal('1.5')]
+    found = restricted.loads(pickle.dumps([mine, mine, {'b': mine}], protocol))
+    assert found[0] is found[1] is found[2]['b'] and found[0].attribute == 'b' and found[0].other[1:] == mine.other[1:]
+
+
+@pytest.mark.parametrize('call', [
+    (fractions.Fraction, '1e30000000'), (fractions.Fraction, decimal.Decimal('1e300')), (decimal.Decimal, '1e30000000'),
+    (decimal.Decimal, '1e-30000000'), (ipaddress.IPv4Network, '0.0.0.0/0')], ids=repr)
+def test_a_few_bytes_that_would_keep_the_interpreter_busy_are_refused(call):
+    class Call:
+        def __reduce__(self):
+            return call[0], call[1:]
+    with pytest.raises(SerializationError):
+        RestrictedPickle().loads(pickle.dumps(Call(), 5))
+
+
+@pytest.mark.parametrize('value', [decimal.Decimal('1.50'), decimal.Decimal('NaN'), decimal.Decimal('-Infinity'), decimal.Decimal('1e9999'),
+                                   fractions.Fraction(-1, 3), fractions.Fraction(10 ** 400, 7), collections.defaultdict(int, a=1)], ids=str)
+def test_numbers_of_any_sensible_size_travel(value):
+    assert repr(RestrictedPickle().loads(RestrictedPickle().dumps(value))) == repr(value)
 
 
 # -- json and msgpack ---------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from geventhuey.exceptions import StorageError, TaskInterrupted
 from geventhuey.executor import Outcome
 from geventhuey.lease import Lease
 from geventhuey.message import AT_MOST_ONCE
-from geventhuey.storage.base import Delivery, Settlement
+from geventhuey.storage.base import Delivery
 
 if TYPE_CHECKING:
     from geventhuey.api import Huey
@@ -48,6 +48,7 @@ class Engine:
     def __init__(self, huey: Huey, options: Options, tick: float = TICK) -> None:
         storage, self._options = huey.storage, options
         self._limit = max(options.workers, BACKLOG)
+        self._result_ttl = huey.result_ttl
         self._interrupted = Event()
         self._sessions = [storage.session(role) for role in ('fetch', 'wait', 'settle')]
         fetching, waiting, self._settling = self._sessions
@@ -63,12 +64,12 @@ class Engine:
         self.fetcher = Fetcher(fetching, waiting, self.lease, self.pool, {'default': options.workers}, self._is_behind,
                                self.suspects.wanted, self._begin, outage)
         self._watch, self._reporter = HubWatch(), Reporter()
-        self.heartbeat = Heartbeat(storage, self.lease, options.beat_interval, synced, self._watch, self._reporter, self._cut_off)
+        self.heartbeat = Heartbeat(storage, self.lease, options.beat_interval, synced, self._watch, self._reporter, huey.result_ttl)
         self.scheduler = Scheduler(self._settling, huey.registry, huey.clock if storage.in_process else synced, options.utc, tick,
                                    listening, self.settler.announce, outage)
         self._looking: list[Component] = [
             Reaper(self._settling, self.lease, options.lease, options.beat_interval, options.max_deliveries, huey.result_ttl, outage),
-            Audit(self._settling, self.lease, self._unpromised, self._begin, self.known, lambda: self.heartbeat.held[0], outage)]
+            Audit(self._settling, self.lease, self._unpromised, self._found, self.known, lambda: self.heartbeat.held[0], outage)]
         if options.periodic:
             self._looking.append(self.scheduler)
         if options.check_worker_health:
@@ -84,6 +85,13 @@ class Engine:
         """A delivery is to run."""
         self.suspects.begun(delivery)
         self.pool.put(delivery)
+
+    def _found(self, delivery: Delivery) -> None:
+        """A delivery that is in flight under our name, and that we know nothing of."""
+        if delivery.message[2] & AT_MOST_ONCE:      # it may have run
+            self.settler.add(self.executor.cut_off(delivery))
+        else:
+            self._begin(delivery)
 
     def _ended(self, outcome: Outcome) -> None:
         """A worker has ended a delivery; called between two switches."""
@@ -165,20 +173,13 @@ class Engine:
         # a thread that has used greenlets and ends while the interpreter does can crash it
         _wait(lambda: self.heartbeat.has_ended and self._reporter.has_ended and self.pool.has_ended(), time.monotonic() + LAST_THREADS)
 
-    def _cut_off(self) -> list[Settlement]:
-        """The ends of those tasks that still run, and that must not run again."""
-        return [Settlement(delivery.tag, self.executor.cut_off(delivery).effects) for delivery in self.pool.running()
-                if delivery.message[2] & AT_MOST_ONCE and delivery.consumer == self.lease.consumer]
-
     def _release(self) -> None:
         """What is still held in the storage is back at the head of its queue; what may run only once has ended as lost."""
         released = 0
         try:
-            with gevent.Timeout(LAST_SETTLE):
-                self._settling.settle(self.lease.consumer, self._cut_off())
             while True:
                 with gevent.Timeout(LAST_SETTLE):
-                    step = self._settling.release(self.lease.consumer, 200)
+                    step = self._settling.release(self.lease.consumer, 200, (), self._result_ttl)
                 released += step.requeued
                 if step.done:
                     break

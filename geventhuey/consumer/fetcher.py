@@ -11,7 +11,7 @@ from gevent.event import Event
 from geventhuey.consumer.component import Component, Outage, Pool
 from geventhuey.exceptions import StorageError
 from geventhuey.lease import Lease
-from geventhuey.storage.base import MAX_FETCH, BaseStorage, Delivery, Suspects
+from geventhuey.storage.base import MAX_FETCH, BaseStorage, Delivery, Suspects, for_suspects
 
 #: Seconds that it waits to be woken at most. Then it looks itself: so much a lost wake token can cost.
 LONGEST_WAIT = 5.0
@@ -41,6 +41,7 @@ class Fetcher(Component):
         self._pool = pool
         self._limits = limits
         self._queues = list(limits)
+        self._for_suspects = [for_suspects(queue) for queue in limits]
         self._backlog = backlog
         self._suspects = suspects
         self._run = run
@@ -128,14 +129,20 @@ class Fetcher(Component):
         if self._pool.free() <= 0 or self._backlog():
             self._room.wait(LONGEST_WAIT)
 
+    def _has_room_for_suspects(self) -> bool:
+        return any(room for _, room in self._suspects())
+
     def _listen(self) -> None:
         """Waits for the token whenever the fetcher could take something."""
         pause, longest = 0.05, LONGEST_WAIT
         while not self._stopping:
             self._hungry.wait()
             try:
-                if self._waiting.wait_wake(self._queues, longest):
+                had_room = self._has_room_for_suspects()
+                if self._waiting.wait_wake(self._queues + self._for_suspects * had_room, longest):
                     self._news.set()
+                    if had_room and not self._has_room_for_suspects():      # somebody else may have it
+                        self._storage.wake(self._for_suspects)
                     if not self._hungry.is_set():
                         self._news.clear()
                         self._storage.wake(self._queues)

@@ -24,7 +24,7 @@ from geventhuey.consumer.component import close_hub
 from geventhuey.exceptions import StorageError
 from geventhuey.executor import Executor
 from geventhuey.lease import Lease
-from geventhuey.storage.base import BaseStorage, Settlement, Standing
+from geventhuey.storage.base import BaseStorage, Standing
 from geventhuey.waiter import ThreadWaiter
 
 logger = logging.getLogger('geventhuey.consumer')
@@ -156,18 +156,18 @@ class Heartbeat:
     """Beats every ``interval`` seconds on a connection of its own, and looks at the hub.
 
     :param watch: the hub, or None.
-    :param cut_off: the ends of what runs and must not run again, for when the process has to end without its hub.
+    :param result_ttl: seconds for which it is kept that a task was lost, when the process has to end without its hub.
     """
 
     def __init__(self, storage: BaseStorage, lease: Lease, interval: float, clock: SyncedClock, watch: HubWatch | None,
-                 reporter: Reporter, cut_off: Callable[[], list[Settlement]] = list) -> None:
+                 reporter: Reporter, result_ttl: float | None = None) -> None:
         self._storage = storage
         self._lease = lease
         self._interval = interval
         self._clock = clock
         self._watch = watch
         self._reporter = reporter
-        self._cut_off = cut_off
+        self._result_ttl = result_ttl
         self._wakeup = ThreadWaiter()
         self._stopped = False
         self._deadline: tuple[float, Callable[[], None]] | None = None
@@ -229,8 +229,7 @@ class Heartbeat:
     def _end(self, session: Any) -> None:
         assert self._deadline is not None
         try:
-            session.settle(self._lease.consumer, self._cut_off())
-            while not session.release(self._lease.consumer, 200).done:
+            while not session.release(self._lease.consumer, 200, (), self._result_ttl).done:
                 pass
         except Exception:                   # others will take it back
             pass

@@ -181,6 +181,11 @@ Suspects = Sequence[tuple[int, int]]
 ONE_SUSPECT: Suspects = ((SUSPECT, 1),)
 
 
+def for_suspects(queue: str) -> str:
+    """Who waits for this, beside the queue, is woken when a suspect comes to wait there."""
+    return queue + '!'
+
+
 def task_field(task_id: str) -> str:
     """Where the revocation of one task is kept."""
     return 'i:' + task_id
@@ -311,9 +316,10 @@ class BaseStorage:
         """
         raise NotImplementedError
 
-    def release(self, consumer: str, at_most: int) -> Reaped:
+    def release(self, consumer: str, at_most: int, unbegun: Sequence[int] = (), result_ttl: float | None = None) -> Reaped:
         """Up to ``at_most`` of the consumer's own messages are back at the heads of their queues, as if never fetched.
 
+        One that may run only once goes to the dead letters and its waiters are told, unless its tag is one of the ``unbegun``.
         With the last step the consumer is not registered any more.
         """
         raise NotImplementedError
@@ -329,7 +335,10 @@ class BaseStorage:
         raise NotImplementedError
 
     def wait_wake(self, queues: Sequence[str], timeout: float) -> bool:
-        """Waits until one of the queues may hold something: True; or ``timeout`` seconds: False."""
+        """Waits until one of the queues may hold something: True; or ``timeout`` seconds: False.
+
+        Who has room for suspects waits for ``for_suspects(queue)`` as well.
+        """
         raise NotImplementedError
 
     # -- results --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import itertools
 import json
 import weakref
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -283,7 +283,7 @@ class MemoryStorage(BaseStorage):
                 room, left[name] = room - len(raws), left[name] - len(raws)
                 got += raws
                 if raws and self._queues[name].suspects:
-                    woken.add(name)
+                    woken.add(base.for_suspects(name))
             if waiting and above == first:
                 break
             above = -deliveries
@@ -369,14 +369,16 @@ class MemoryStorage(BaseStorage):
             tell()
         return reaped
 
-    def release(self, consumer: str, at_most: int) -> Reaped:
+    def release(self, consumer: str, at_most: int, unbegun: Sequence[int] = (), result_ttl: float | None = None) -> Reaped:
         with self._lock:
-            reaped, woken, _ = self._take_back(consumer, at_most, None, None)
+            reaped, woken, told = self._take_back(consumer, at_most, None, result_ttl, frozenset(unbegun))
         _wake_all(woken)
+        for tell in told:
+            tell()
         return reaped
 
-    def _take_back(self, consumer: str, at_most: int, max_deliveries: int | None,
-                   result_ttl: float | None) -> tuple[Reaped, list[Waiter], list[Callable[[], None]]]:
+    def _take_back(self, consumer: str, at_most: int, max_deliveries: int | None, result_ttl: float | None,
+                   unbegun: Set[int] = frozenset()) -> tuple[Reaped, list[Waiter], list[Callable[[], None]]]:
         """The newest messages first, each put in front of the others. ``max_deliveries`` None: a release."""
         held = self._inflight.get(consumer, {})
         requeued = dead = 0
@@ -386,10 +388,12 @@ class MemoryStorage(BaseStorage):
             message = Message.decode(raw := held.pop(tag))
             deliveries = min(255, message.deliveries + (max_deliveries is not None))
             raw = going_back(raw, deliveries)
-            at_most_once = bool(message.flags & AT_MOST_ONCE)
-            if max_deliveries is not None and (at_most_once or deliveries >= max_deliveries):
-                reason = ('its consumer died while it ran, and it may run only once' if at_most_once
-                          else f'its consumer died while it ran, {deliveries} times')
+            at_most_once = bool(message.flags & AT_MOST_ONCE) and tag not in unbegun
+            if at_most_once or (max_deliveries is not None and deliveries >= max_deliveries):
+                reason = f'its consumer died while it ran, {deliveries} times'
+                if at_most_once:
+                    how = 'was stopped' if max_deliveries is None else 'died'
+                    reason = f'its consumer {how} while it ran, and it may run only once'
                 self._bury(raw, reason)
                 if message.flags & WANTS_RESULT:
                     told += self._keep(message.id, base.LOST + reason.encode(), result_ttl)
@@ -669,13 +673,15 @@ class MemoryStorage(BaseStorage):
         return False
 
     def _place(self, raw: bytes, at_head: bool = False) -> str:
-        """A message -> its queue: behind all others of its priority, or before them. Answers the queue's name."""
+        """A message -> its queue: behind all others of its priority, or before them. Answers who is to be woken."""
         message = Message.decode(raw)
         queue = self._queues[message.queue]
         if message.deliveries >= SUSPECT or message.priority:
             ranked, rank = ((queue.suspects, message.deliveries) if message.deliveries >= SUSPECT
                             else (queue.priority, message.priority))
             ranked.add(-rank, next(self._head if at_head else self._tail), raw)
+            if ranked is queue.suspects:
+                return base.for_suspects(message.queue)
         elif at_head:
             queue.plain.appendleft(raw)
         else:

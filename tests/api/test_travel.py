@@ -54,7 +54,7 @@ VALUES = [
     datetime.datetime(2035, 1, 1, tzinfo=datetime.timezone.utc), datetime.timezone(datetime.timedelta(hours=2)),
     datetime.datetime(2035, 1, 1, tzinfo=zoneinfo.ZoneInfo('UTC')),
     decimal.Decimal('1.50'), fractions.Fraction(1, 3), uuid.UUID(int=5), pathlib.PurePosixPath('/a/b'), pathlib.Path('/a'),
-    ipaddress.ip_address('10.0.0.1'), ipaddress.ip_network('10.0.0.0/8'), ipaddress.ip_address('::1'),
+    ipaddress.ip_address('10.0.0.1'), ipaddress.ip_address('::1'),
     collections.OrderedDict(a=1), collections.Counter('aab'), collections.defaultdict(list, a=[1]), collections.deque([1], 3),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from geventhuey.consumer.suspects import Suspects
@@ -65,3 +67,26 @@ def test_a_task_that_kills_every_consumer_is_buried_alone(work, poisons):
     assert work.journal.times('start')['poison0'] == 5
     assert supervisor.stop() == 0
     assert work.leftovers() <= {'dead', 'dead_order'}
+
+
+def test_a_suspect_is_heard_of_by_who_has_room_for_it(work):
+    """One consumer is busy with a suspect of the last chance: the other one, which waits, gets the next ones at once."""
+    busy = work.consume('-w', '8', '--max-deliveries', '3')
+    work.huey.storage.enqueue([suspect(work, 'busy', 20.0)])
+    work.journal.wait_for('start')
+    idle = work.consume('-w', '8', '--max-deliveries', '3')
+    took = []
+    for n in range(5):
+        begun = time.monotonic()
+        work.huey.storage.enqueue([suspect(work, n, 0.0)])
+        work.journal.wait_for('end', n + 1)
+        took.append(time.monotonic() - begun)
+    assert sorted(took)[3] < 2, 'nobody waits for the next look, which comes every 5 s'
+    assert {entry.pid for entry in work.journal.entries('end')} == {idle.pid}
+    busy.kill()
+    assert idle.stop() == 0
+
+
+def suspect(work, n: object, seconds: float):
+    """A message under which two consumers have died."""
+    return work.huey.registry.message(work.task('rest', n, seconds))._replace(deliveries=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from geventhuey.message import AT_MOST_ONCE, PROOF, REVOKED, REVOKED_FOR_GOOD, SUSPECT, WANTS_RESULT, Message
@@ -197,14 +198,15 @@ class Book:
             self.ended.add(task_id)
         return task_id
 
-    def take_back(self, name: str, at_most: int, reaped: bool) -> Reaped:
+    def take_back(self, name: str, at_most: int, reaped: bool, unbegun: Collection[int] = ()) -> Reaped:
         held = self.flight.get(name, {})
         requeued = dead = 0
         for tag in sorted(held, reverse=True)[:at_most]:
             task_id = held.pop(tag)
             mine = self.messages[task_id]
             self.going_back(task_id, mine.deliveries + reaped)
-            if reaped and (mine.flags & AT_MOST_ONCE or mine.deliveries + 1 >= MAX_DELIVERIES):
+            once = mine.flags & AT_MOST_ONCE and tag not in unbegun
+            if once or (reaped and mine.deliveries + 1 >= MAX_DELIVERIES):
                 self.dead.append(task_id)
                 dead += 1
                 if mine.flags & WANTS_RESULT:

@@ -18,6 +18,7 @@ import itertools
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -92,8 +93,8 @@ class Protocol(RuleBasedStateMachine):
                 deliveries=st.sampled_from([(0,), (1,), (0, 2, 3, 3), (3, 2), (3,)]))
     def begin(self, priorities, flags, suspects, deliveries):
         """Two consumers, one of which holds something."""
-        for priority, count in zip(priorities, itertools.cycle(deliveries)):
-            self.enqueue(self.book.next('default', priority, flags)._replace(deliveries=count))
+        for priority, count, queue in zip(priorities, itertools.cycle(deliveries), itertools.cycle(('default', 'default', 'other'))):
+            self.enqueue(self.book.next(queue, priority, flags)._replace(deliveries=count))
         self.start()
         self.start()
         self.hear_all(self.owners[0], dict.fromkeys(QUEUES, 9), 3, suspects)
@@ -318,17 +319,18 @@ class Protocol(RuleBasedStateMachine):
         return [owner for owner in self.owners if self.book.standing(owner.name) is Standing.EVICTED] or self.owners
 
     @precondition(lambda self: self.owners)
-    @rule(index=any_index, at_most=few, goes_on=st.booleans())
-    def release(self, index, at_most, goes_on):
-        """A consumer stops; it may be killed while it does."""
+    @rule(index=any_index, at_most=few, goes_on=st.booleans(), knows=st.booleans())
+    def release(self, index, at_most, goes_on, knows):
+        """A consumer stops; it may be killed while it does. It may know what it has not begun."""
         owner = pick(self.owners, index)
         self.owners.remove(owner)
-        while not self.released(owner.name, at_most).done and goes_on:
+        unbegun = [tag for tag in self.book.flight.get(owner.name, {}) if tag % 2] if knows else []
+        while not self.released(owner.name, at_most, unbegun).done and goes_on:
             pass
 
-    def released(self, name: str, at_most: int) -> Reaped:
-        released = self.storage.release(name, at_most)
-        assert released == self.book.take_back(name, at_most, reaped=False)
+    def released(self, name: str, at_most: int, unbegun: Sequence[int] = ()) -> Reaped:
+        released = self.storage.release(name, at_most, unbegun)
+        assert released == self.book.take_back(name, at_most, reaped=False, unbegun=unbegun)
         return released
 
     # -- reapers, and what befalls a registry ---------------------------------------------------------------

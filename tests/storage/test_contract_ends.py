@@ -333,14 +333,24 @@ def test_a_release_takes_everything_back_as_if_it_had_never_been_fetched(storage
     storage.enqueue([*messages('a b c'), message('once', flags=AT_MOST_ONCE), message('urgent', priority=1)])
     before = storage.pending('default')
     consumer = Consumer(storage)
-    consumer.fetch()
-    assert storage.release('consumer', 3) == Reaped(3, 0, False)
+    unbegun = [delivery.tag for delivery in consumer.fetch()]
+    assert storage.release('consumer', 3, unbegun) == Reaped(3, 0, False)
     assert storage.beat('consumer').standing is Standing.GOOD
-    assert storage.release('consumer', 3) == Reaped(2, 0, True)
+    assert storage.release('consumer', 3, unbegun) == Reaped(2, 0, True)
     assert storage.pending('default') == before
     assert storage.consumers() == storage.consumer_info() == {}
     assert storage.counters() == {'released': 5}
     assert storage.dead() == []
+
+
+def test_a_release_buries_what_may_run_once_and_has_been_begun(storage):
+    storage.enqueue([message('often'), message('begun', flags=AT_MOST_ONCE | WANTS_RESULT), message('unbegun', flags=AT_MOST_ONCE)])
+    deliveries = Consumer(storage).fetch()
+    assert storage.release('consumer', 9, [deliveries[2].tag], None) == Reaped(2, 1, True)
+    assert ids(storage.pending('default')) == 'unbegun often'
+    assert [(why, ids([raw])) for _, why, raw in storage.dead()] == [
+        ('its consumer was stopped while it ran, and it may run only once', 'begun')]
+    assert storage.result('begun', preserve=True) == b'Lits consumer was stopped while it ran, and it may run only once'
 
 
 def test_a_release_of_an_old_message_is_no_death(storage):

@@ -484,3 +484,29 @@ def test_who_may_not_publish_is_warned_and_served(own_kit, server):
 ])
 def test_what_the_server_says_is_translated(said, error):
     assert type(translated(said)) is error
+
+
+# -- keys that somebody has spoiled -------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('spoil', [
+    lambda raw, keys: raw.hset(keys.revoked, 'i:a', '0:0:' + 'a' * 300),
+    lambda raw, keys: raw.hset(keys.revoked, 'i:a', '9' * 300 + ':0:aa'),
+    lambda raw, keys: raw.hset(keys.revoked, 'i:a', b'\xff junk'), lambda raw, keys: raw.set(keys.revoked, 'of another kind'),
+    lambda raw, keys: raw.set(keys.malformed, 'of another kind'), lambda raw, keys: raw.set(keys.wake('default'), 'of another kind'),
+    lambda raw, keys: raw.set(keys.counters, 'of another kind')], ids=['long', 'far', 'junk', *['of another kind'] * 4])
+def test_a_key_that_is_spoiled_costs_no_message(redis_kit, spoil):
+    """Whatever a fetch stumbles over: what it has taken from the queue is in flight, and comes with the next answer."""
+    storage = redis_kit.storage
+    storage.enqueue(messages('a b c'))
+    redis_kit.put_junk('default', b'no message')
+    spoil(redis_kit.raw, storage.keys)
+    consumer = Consumer(storage)
+    found = []
+    for _ in range(3):
+        try:
+            found = consumer.ask(2).deliveries or found
+            break
+        except StorageError:
+            pass
+    assert ids(found) == 'a b'
+    assert ids(consumer.fetch(5)) == 'c'

@@ -230,14 +230,15 @@ class RedisStorage(BaseStorage):
     def reap(self, consumer: str, beat: str, max_deliveries: int, at_most: int, result_ttl: float | None) -> Reaped | None:
         return self._take_back(consumer, beat or 'none', max_deliveries, at_most, result_ttl)
 
-    def release(self, consumer: str, at_most: int) -> Reaped:
-        released = self._take_back(consumer, '', 255, at_most, None)
+    def release(self, consumer: str, at_most: int, unbegun: Sequence[int] = (), result_ttl: float | None = None) -> Reaped:
+        released = self._take_back(consumer, '', 255, at_most, result_ttl, unbegun)
         assert released is not None
         return released
 
-    def _take_back(self, consumer: str, beat: str, max_deliveries: int, at_most: int, ttl: float | None) -> Reaped | None:
+    def _take_back(self, consumer: str, beat: str, max_deliveries: int, at_most: int, ttl: float | None,
+                   unbegun: Sequence[int] = ()) -> Reaped | None:
         keys = (self.keys.consumers, self.keys.inflight(consumer), self.keys.consumer_info)
-        answer = self._script('reap', keys, self.keys.prefix, consumer, beat, max_deliveries, at_most, _ttl_ms(ttl))
+        answer = self._script('reap', keys, self.keys.prefix, consumer, beat, max_deliveries, at_most, _ttl_ms(ttl), *unbegun)
         return Reaped(answer[0], answer[1], bool(answer[2])) if answer[0] >= 0 else None
 
     def adopt(self, consumer: str) -> bool:

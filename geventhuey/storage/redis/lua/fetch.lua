@@ -33,14 +33,16 @@ if request == last then
   return out
 end
 
+-- The first write is a HDEL of nothing; each message is placed before it leaves the schedule, so that no error can lose it.
 local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 200)
 if #due > 0 then
-  redis.call('ZREM', KEYS[3], unpack(due))
+  redis.call('HDEL', KEYS[2], '')
   local queues = {}
   for j = 1, #due do
     local m = string.sub(due[j], 9)
     if is_message(m) then queues[place(m, 'tail')] = true else set_aside(m) end
   end
+  redis.call('ZREM', KEYS[3], unpack(due))
   for queue in pairs(queues) do wake(queue) end
 end
 next_due()
@@ -68,7 +70,7 @@ for i = 5 + 2 * queues, classes, 2 do
       redis.call('ZREM', zset, unpack(found))
       for j = 1, #found do take(string.sub(found[j], 9)) end
       room, limit[q] = room - #found, limit[q] - #found
-      if redis.call('EXISTS', zset) == 1 then wake(ARGV[3 + 2 * q]) end
+      if redis.call('EXISTS', zset) == 1 then wake(ARGV[3 + 2 * q] .. FOR_SUSPECTS) end
     end
   end
   if waiting and fewest == '-inf' then break end
@@ -102,19 +104,28 @@ end
 local n = #got
 if n == 0 then return out end
 
--- Revocations: looked up for the whole batch, marked in the message, so that a repeated answer says the same.
+local records = {}
+for j = 1, n do
+  records[2 * j - 1], records[2 * j] = request * 512 + j, got[j]
+end
+redis.call('HSET', KEYS[2], unpack(records))
+redis.call('HSET', KEYS[1], ARGV[2], now .. ':' .. ARGV[3])
+
+-- Revocations: looked up for the whole batch, marked in the message, so that a repeated answer says the same. What goes wrong from
+-- here on finds the messages in flight, and marks that are too long or of another kind count for nothing.
+local marked = {}
 if redis.call('EXISTS', KEYS[4]) == 1 then
   local fields = {}
   for j = 1, n do
     fields[2 * j - 1] = 'i:' .. id_of(got[j])
     fields[2 * j] = 'n:' .. name_of(got[j])
   end
-  local found, used = redis.call('HMGET', KEYS[4], unpack(fields)), {}
+  local found, used = redis.pcall('HMGET', KEYS[4], unpack(fields)), {}
   for k = 1, 2 * n do
     local field = fields[k]
     local j = math.ceil(k / 2)
     local m, flags = got[j], string.byte(got[j], 3)
-    if found[k] and not used[field] and not has(flags, PROOF) then
+    if found[k] and #found[k] < 200 and not used[field] and not has(flags, PROOF) then
       local till, once, signature = string.match(found[k], '^(%d+):(%d):?(%x*)$')
       local mark, proof = 0, ''
       if once == '1' then
@@ -129,17 +140,14 @@ if redis.call('EXISTS', KEYS[4]) == 1 then
       if mark > 0 and signature ~= '' then
         mark, proof = mark + PROOF, found[k] .. string.char(#found[k])
       end
-      if mark > 0 then got[j] = string.sub(m, 1, 2) .. string.char(flags + mark) .. string.sub(m, 4) .. proof end
+      if mark > 0 then
+        got[j] = string.sub(m, 1, 2) .. string.char(flags + mark) .. string.sub(m, 4) .. proof
+        marked[#marked + 1], marked[#marked + 2] = request * 512 + j, got[j]
+      end
     end
   end
 end
 
-local records = {}
-for j = 1, n do
-  local tag = request * 512 + j
-  records[2 * j - 1], records[2 * j] = tag, got[j]
-  out[2 * j + 2], out[2 * j + 3] = tag, got[j]
-end
-redis.call('HSET', KEYS[2], unpack(records))
-redis.call('HSET', KEYS[1], ARGV[2], now .. ':' .. ARGV[3])
+if #marked > 0 then redis.call('HSET', KEYS[2], unpack(marked)) end
+for j = 1, n do out[2 * j + 2], out[2 * j + 3] = request * 512 + j, got[j] end
 return out

@@ -3,8 +3,10 @@
 
 local PREFIX = ARGV[1]
 -- Flags, as message.py has them, and how many deliveries make a suspect.
-local PROOF, REVOKED, REVOKED_FOR_GOOD = 32, 64, 128
+local AT_MOST_ONCE, PROOF, REVOKED, REVOKED_FOR_GOOD = 2, 32, 64, 128
 local SUSPECT = 2
+-- Behind the name of a queue: those are woken that have room for suspects.
+local FOR_SUSPECTS = '!'
 
 local function has(flags, flag) return math.floor(flags / flag) % 2 == 1 end
 
@@ -60,11 +62,12 @@ local function sequence(side)
   return struct.pack('>I4I4', math.floor(n / 4294967296), n % 4294967296)
 end
 
--- A message -> its queue: behind all others of its priority, or before them; a suspect waits apart. Answers the queue's name.
+-- A message -> its queue: behind all others of its priority, or before them; a suspect waits apart. Answers who is to be woken.
 local function place(m, side)
   local queue, priority, deliveries = queue_of(m), priority_of(m), string.byte(m, 2)
   if deliveries >= SUSPECT then
     redis.call('ZADD', PREFIX .. 'suspects:' .. queue, -deliveries, sequence(side) .. m)
+    return queue .. FOR_SUSPECTS
   elseif priority == 0 then
     redis.call(side == 'head' and 'LPUSH' or 'RPUSH', PREFIX .. 'queue:' .. queue, m)
   else
@@ -73,17 +76,18 @@ local function place(m, side)
   return queue
 end
 
-local function wake(queue) redis.call('ZADD', PREFIX .. 'wake:' .. queue, 0, '0') end
+-- A hint, which decides nothing: an error of it must not end a script in the middle.
+local function wake(queue) redis.pcall('ZADD', PREFIX .. 'wake:' .. queue, 0, '0') end
 
 local function put_in_schedule(m, due)
   redis.call('ZADD', PREFIX .. 'schedule', due, sequence('tail') .. m)
 end
 
--- Bytes -> malformed: they are no message; the last 1000 are kept.
+-- Bytes -> malformed: they are no message; the last 1000 are kept. What becomes of them must not cost the messages beside them.
 local function set_aside(m)
-  redis.call('LPUSH', PREFIX .. 'malformed', m)
-  redis.call('LTRIM', PREFIX .. 'malformed', 0, 999)
-  redis.call('HINCRBY', PREFIX .. 'counters', 'malformed', 1)
+  redis.pcall('LPUSH', PREFIX .. 'malformed', m)
+  redis.pcall('LTRIM', PREFIX .. 'malformed', 0, 999)
+  redis.pcall('HINCRBY', PREFIX .. 'counters', 'malformed', 1)
 end
 
 -- A message -> dead letters; the last 10,000 are kept. Numbers of one width keep the order of those that die in one millisecond.

@@ -1,7 +1,8 @@
 -- reap: in flight of a silent consumer -> the heads of its queues, one delivery older; too old or at-most-once -> dead letters.
--- release: the same by the consumer itself, without a delivery more.
+-- release: the same by the consumer itself, without a delivery more; at-most-once -> dead letters, but for what has not been begun.
 -- KEYS[1] consumers  KEYS[2] inflight  KEYS[3] consumer_info
 -- ARGV[1] prefix  ARGV[2] consumer  ARGV[3] beat last seen ('' releases)  ARGV[4] max deliveries  ARGV[5] at most  ARGV[6] result ttl ms
+-- then the tags that have not been begun
 -- Returns {requeued, dead, 1 when nothing is left}, or {-1} when the consumer has beaten since or is not registered.
 -- The first write is HDEL: works when memory is full.  O(at most), O(inflight) for the smaller half of sizes.
 --@include place
@@ -26,7 +27,8 @@ else
 end
 table.sort(tags, function(a, b) return tonumber(a) > tonumber(b) end)
 
-local requeued, dead, queues, now = 0, 0, {}, nil
+local requeued, dead, queues, now, unbegun = 0, 0, {}, nil, {}
+for j = 7, #ARGV do unbegun[ARGV[j]] = true end
 for j = 1, math.min(at_most, #tags) do
   local m = redis.call('HGET', KEYS[2], tags[j])
   redis.call('HDEL', KEYS[2], tags[j])
@@ -34,12 +36,14 @@ for j = 1, math.min(at_most, #tags) do
     set_aside(m)
   else
     local deliveries = math.min(255, string.byte(m, 2) + (release and 0 or 1))
-    local at_most_once = math.floor(string.byte(m, 3) / 2) % 2 == 1
+    local at_most_once = has(string.byte(m, 3), AT_MOST_ONCE) and not unbegun[tags[j]]
     m = going_back(m, deliveries)
-    if not release and (at_most_once or deliveries >= max_deliveries) then
+    if at_most_once or (not release and deliveries >= max_deliveries) then
       now = now or now_ms()
-      local reason = at_most_once and 'its consumer died while it ran, and it may run only once'
-        or 'its consumer died while it ran, ' .. deliveries .. ' times'
+      local reason = 'its consumer died while it ran, ' .. deliveries .. ' times'
+      if at_most_once then
+        reason = 'its consumer ' .. (release and 'was stopped' or 'died') .. ' while it ran, and it may run only once'
+      end
       bury(m, reason, now)
       if string.byte(m, 3) % 2 == 1 then keep(id_of(m), 'L' .. reason, tonumber(ARGV[6])) end
       dead = dead + 1
