@@ -456,8 +456,13 @@ class MemoryHuey(Huey):
 
 
 def _secrets_of_the_environment() -> list[str]:
-    """The secrets in ``GEVENTHUEY_SECRET``, which commas separate."""
-    return [secret.strip() for secret in os.environ.get(SECRET_VARIABLE, '').split(',') if secret.strip()]
+    """The secrets in ``GEVENTHUEY_SECRET``, which commas separate. Raises ConfigurationError when it is set and has none."""
+    if SECRET_VARIABLE not in os.environ:
+        return []
+    secrets = [secret.strip() for secret in os.environ[SECRET_VARIABLE].split(',') if secret.strip()]
+    if not secrets:
+        raise ConfigurationError(f'{SECRET_VARIABLE} is set and holds no secret: unset it when nothing is to be signed')
+    return secrets
 
 
 def _plain_function(func: Callable[..., Any]) -> Callable[..., Any]:

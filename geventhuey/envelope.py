@@ -58,6 +58,11 @@ class Envelope:
         self.signs = bool(self._secrets)
         self._hashers = functools.cache(self._make_hashers)
 
+    @property
+    def serializer_name(self) -> str:
+        """What the serializer calls itself, or its class is called."""
+        return str(getattr(self._serializer, 'name', type(self._serializer).__name__))
+
     def __repr__(self) -> str:
         return f'<Envelope {self._app!r}{", signed" if self.signs else ""}{", compressed" if self._compression else ""}>'
 

@@ -35,12 +35,15 @@ class Inspection:
     envelope: Envelope
 
     def pending(self, limit: int | None = None) -> list[QueueTask]:
-        """The tasks in the queue, the newest first; ``limit`` of them at most."""
+        """The tasks in the queue, the newest first; ``limit`` of them at most.
+
+        Those that this program cannot read (it does not know them, or their signature) are left out; ``pending_count`` counts them.
+        """
         _check_limit(limit)
         return self._looked(lambda: self._tasks(self.storage.pending(DEFAULT_QUEUE, limit)), QueueReadException)
 
     def scheduled(self, limit: int | None = None) -> list[QueueTask]:
-        """The tasks in the schedule, the soonest first; ``limit`` of them at most."""
+        """The tasks in the schedule, the soonest first; ``limit`` of them at most. What cannot be read is left out, as in ``pending``."""
         _check_limit(limit)
         return self._looked(lambda: self._tasks([raw for _, raw in self.storage.scheduled(limit)]), ScheduleReadException)
 

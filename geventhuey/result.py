@@ -113,6 +113,9 @@ class TaskResultWrapper:
     def __repr__(self) -> str:
         return f'<{type(self).__name__} {self.task_id}>'
 
+    def __reduce__(self) -> str:
+        raise TypeError('a result cannot be an argument: pass what it holds, result.get(blocking=True), or its task_id')
+
     def _wait(self, timeout: float | None, preserve: bool) -> bytes:
         """The record, as soon as it is there."""
         storage = self.huey.storage

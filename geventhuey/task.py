@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from geventhuey.clock import Clock, to_datetime, to_timestamp
 from geventhuey.envelope import TASK, Envelope
-from geventhuey.exceptions import ConfigurationError, MessageError, QueueException, SerializationError
+from geventhuey.exceptions import ConfigurationError, MessageError, QueueException, SerializationError, SignatureError
 from geventhuey.message import AT_MOST_ONCE, MAX_ID, MAX_MESSAGE, MAX_NAME, Message
 from geventhuey.serializer import module_name
 
@@ -231,9 +231,15 @@ class TaskRegistry:
         cls = self._classes.get(message.name)
         if cls is None:
             near = difflib.get_close_matches(message.name, self._classes, 3, 0.5)
-            raise QueueException(f'{message.name} not found in TaskRegistry: is its module imported by the one with the application?'
+            raise QueueException(f'{message.name} not found in TaskRegistry: is its module imported by the one with the application, '
+                                 f'and is this program as new as the task?'
                                  + (f' There is {", ".join(near)}' if near else ''))
-        content = self._envelope.loads(TASK, message.payload, message.identity() if self._envelope.signs else b'')
+        try:
+            content = self._envelope.loads(TASK, message.payload, message.identity() if self._envelope.signs else b'')
+        except SignatureError:
+            raise
+        except SerializationError as exc:
+            raise SerializationError(f'{exc} (this program reads {self._envelope.serializer_name}: was it sent with that, too?)') from exc
         try:
             data, settings = content
             if settings:

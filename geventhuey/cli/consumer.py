@@ -170,6 +170,8 @@ def announce(path: str, huey: Huey, options: Options, count: int) -> None:
             logger.warning('storage: %s', warning)
     except StorageUnavailable:          # the consumer says so when it starts
         pass
+    if huey.storage.in_process:
+        logger.warning('the tasks are in the memory of this process: nobody else can send it any; use RedisHuey, or --url')
     logger.info('results are %s; periodic tasks are %s, by %s', 'kept' if huey.result_store else 'not kept',
                 'enabled' if options.periodic else 'disabled', 'UTC' if options.utc else 'local time')
     logger.info('tasks: %s', ', '.join(huey.get_regular_tasks()) or 'none')

@@ -89,5 +89,6 @@ class Settler(Component):
             self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
             if not ended and not self._sent_before:
                 self.fenced += 1
-                logger.warning('a task that ended here was not ours any more (its lease was lost): it runs twice; %s, tag %d',
+                logger.warning('a task that ended here was not ours any more (its lease was lost, or Redis has forgotten it): '
+                               'it may run twice; %s, tag %d',
                                consumer, outcome.delivery.tag)

@@ -78,7 +78,7 @@ def test_an_over_determined_connection():
 
 
 def test_a_pool_that_is_none():
-    with pytest.raises(ConfigurationError, match='is not a redis.ConnectionPool'):
+    with pytest.raises(ConfigurationError, match='takes a redis.ConnectionPool'):
         RedisHuey('app', connection_pool='pool')
 
 

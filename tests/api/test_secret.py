@@ -221,6 +221,14 @@ def test_a_secret_of_the_environment_that_is_too_short_is_refused(make, monkeypa
     assert 'hunter2' not in str(info.value)
 
 
+@pytest.mark.parametrize('said', ['', ' ', ', '])
+def test_an_environment_that_says_a_secret_and_has_none_is_refused(make, monkeypatch, said):
+    monkeypatch.setenv('GEVENTHUEY_SECRET', said)
+    with pytest.raises(ConfigurationError, match='unset it when nothing is to be signed'):
+        make()
+    assert not make(secret=()).envelope.signs
+
+
 def test_the_reprs_show_no_secret(make):
     huey = app(make, secret=NEW)
     assert NEW not in f'{huey!r} {huey.envelope!r} {huey.registry!r} {huey.storage!r} {huey.double!r} {huey.double(1)!r}'

@@ -69,7 +69,7 @@ def refused(work: Work, consumer: Program, messages: list[Message | bytes], reas
 def test_a_call_of_the_system_in_a_pickle_is_not_made(redis_url, tmp_path, how):
     work = Work(redis_url, tmp_path, secret=() if how == 'no secret here' else SECRET)
     try:
-        consumer = work.consume(GEVENTHUEY_SECRET='' if how == 'no secret here' else SECRET)
+        consumer = work.consume(**({} if how == 'no secret here' else {'GEVENTHUEY_SECRET': SECRET}))
         message = Message('evil', 'add', b'', flags=WANTS_RESULT)
         secrets = (b'a secret of somebody else',) if how == 'signed by somebody else' else ()
         sender = Envelope(serializer('pickle-any'), work.name, secrets)
@@ -133,7 +133,7 @@ def test_a_secret_is_changed_while_tasks_wait(signed):
 def test_a_decompression_bomb_is_refused_and_takes_no_memory(redis_url, tmp_path, secret):
     work = Work(redis_url, tmp_path, secret=secret or ())
     try:
-        consumer = work.consume(GEVENTHUEY_SECRET=secret)
+        consumer = work.consume(**({'GEVENTHUEY_SECRET': secret} if secret else {}))
         goes_on(work, consumer)
         before = psutil.Process(consumer.pid).memory_info().rss
         packing = zlib.compressobj(9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection, parse_url
@@ -40,6 +41,8 @@ class Address:
         if unknown:
             raise ConfigurationError(f'{", ".join(unknown)}: not understood; a Redis connection takes '
                                      f'{", ".join(_ADDRESS)}, ssl, ssl_..., unix_socket_path')
+        if any(mark in str(params.get('host', '')) for mark in '/@'):      # a URL, perhaps with a password
+            raise ConfigurationError('host= takes the name of a host; a URL is for url=')
         for number in ('port', 'db'):
             if not str(params.get(number, 0)).isdigit():
                 raise ConfigurationError(f'{number}={params[number]!r} is not a number')
@@ -49,7 +52,7 @@ class Address:
                                      f'give url=, or connection_pool=, or host=/port=/db=/... alone')
         if connection_pool is not None:
             if not isinstance(connection_pool, ConnectionPool):
-                raise ConfigurationError(f'connection_pool={connection_pool!r} is not a redis.ConnectionPool')
+                raise ConfigurationError(f'connection_pool= takes a redis.ConnectionPool, not a {type(connection_pool).__name__}')
             if isinstance(connection_pool, SentinelConnectionPool):
                 return cls._of_sentinels(connection_pool)
             return cls(connection_pool.connection_class, connection_pool.connection_kwargs)
@@ -57,6 +60,7 @@ class Address:
             found_by = None
             if str(url).partition('://')[0] in discovery.SCHEMES:
                 found_by, url = discovery.discovery(url, key)
+            _check_url(str(url))
             try:
                 settings = dict(parse_url(url))
             except ValueError:          # its text may quote a part of the password, and so may a part of the URL
@@ -204,3 +208,13 @@ def _with_gevent_sockets(kind: type[Any]) -> type[Any]:
             return context.wrap_socket(sock, server_hostname=self.host)
 
     return GeventConnection
+
+
+def _check_url(url: str) -> None:
+    """Raises ConfigurationError, without the URL, for what redis-py would pass over in silence."""
+    parts = urlsplit(url)
+    if parts.fragment or '#' in url:
+        raise ConfigurationError('a URL that is no Redis URL, with a # in it: write %23 for a # in a password') from None
+    if parts.scheme in ('redis', 'rediss') and not parts.path.strip('/').isdecimal() and parts.path.strip('/'):
+        raise ConfigurationError('a URL that is no Redis URL: what follows the host is not the number of a database; write '
+                                 'redis://host:port/0, and %2F for a / in a password') from None

@@ -74,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults = Faults(*(count or 0 for count in counts))
     else:
         faults = DEFAULT_FAULTS if flags.url is None else DEFAULT_FAULTS._replace(redis_kill=0)
+        if flags.url is not None and urlsplit(flags.url).scheme != 'redis':
+            faults = faults._replace(cut=0)
     if flags.url is not None and faults.redis_kill:
         parser.error('--redis-kill: only a server of its own is killed, not the one at --url')
     if faults.cut and flags.url is not None and urlsplit(flags.url).scheme != 'redis':
