@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from gevent._hub_local import get_hub_if_exists
+from gevent._hub_local import get_hub_if_exists, get_loop, set_loop
 from gevent.hub import Hub, set_hub
 
 
@@ -188,4 +188,6 @@ class VirtualHub:
         gevent.Greenlet.remove_spawn_callback(self._started.append)
         self._started.clear()
         set_hub(self._before)
+        loop = get_loop()
         self.hub.destroy(destroy_loop=False)
+        set_loop(loop)                          # it would have left ours for the next hub of this thread
