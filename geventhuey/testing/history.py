@@ -22,6 +22,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 #: Seconds by which the times of two processes of one machine may be mixed up, as each reads the clock before it writes.
 SLACK = 0.05
@@ -35,7 +36,7 @@ def note(path: str | Path, word: str, task_id: str, deliveries: int = 0) -> None
     """One whole line of the journal, or none: the system keeps lines of this length together."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(file, f'{word} {task_id} {deliveries} {os.getpid()} {time.time():.4f}\n'.encode())
+        os.write(file, f'{word} {quote(task_id)} {deliveries} {os.getpid()} {time.time():.4f}\n'.encode())
     finally:
         os.close(file)
 
@@ -71,9 +72,10 @@ class Fault:
             return False
         if self.pid is not None and self.pid != run.pid:
             return False
-        # who is known to have held the task may have begun it after he stood still
+        # who is known to have held the task may have begun it after he stood still; of others it is known only what they ran
         was_hit = self.pid is not None and self.in_flight is not None
-        return (was_hit or run.started - SLACK <= self.ended) and self.began <= following.started + SLACK
+        ran = run.started - SLACK <= self.ended and (self.in_flight is not None or run.ended is None or run.ended >= self.began - SLACK)
+        return (was_hit or ran) and self.began <= following.started + SLACK
 
 
 @dataclass
@@ -134,11 +136,18 @@ class History:
         self.journal = journal
         self._sent: dict[str, bool] = {}
         self._due: dict[str, float] = {}
+        self._tries: dict[str, int] = {}
         self.faults: list[Fault] = []
 
-    def sent(self, task_id: str, certain: bool = True, due: float | None = None) -> None:
-        """The task has been enqueued, or may have been; not to start before ``due`` (unix seconds)."""
+    def sent(self, task_id: str, certain: bool = True, due: float | None = None, tries: int | None = None) -> None:
+        """The task has been enqueued, or may have been; not to start before ``due`` (unix seconds).
+
+        ``tries``: how often it is run until it ends, when it fails each time; without it, any failure is taken for its end, and is a
+        reason for another run.
+        """
         self._sent[task_id] = certain
+        if tries is not None:
+            self._tries[task_id] = tries
         if due is not None:
             self._due[task_id] = due
 
@@ -167,7 +176,7 @@ class History:
             for line in lines:
                 if line.endswith('\n'):     # the last one may be on its way
                     word, task_id, deliveries, pid, moment = line.split()
-                    yield word, task_id, int(deliveries), int(pid), float(moment)
+                    yield word, unquote(task_id), int(deliveries), int(pid), float(moment)
 
     def ended_count(self) -> int:
         """How many of the tasks that were certainly sent have ended."""
@@ -181,7 +190,8 @@ class History:
         hits = self._hits()
         for task_id, certain in self._sent.items():
             mine = runs.get(task_id, [])
-            if certain and not any(run.how in (ENDED, FAILED) for run in mine):
+            failed = sum(run.how == FAILED for run in mine)
+            if certain and failed < self._tries.get(task_id, 1) and not any(run.how == ENDED for run in mine):
                 report.lost.append(task_id)
         for task_id, mine in runs.items():
             report.runs += len(mine)
@@ -194,7 +204,7 @@ class History:
                 if all(run.how != FAILED for run in mine):      # with a retry they are counted anew
                     # what a process has fetched before it stands still it begins when it goes on: perhaps after those that came later
                     mine.sort(key=lambda run: (run.deliveries, run.started))
-                self._explain(task_id, mine, hits.get(task_id, []) + hits.get('', []), report)
+                self._explain(task_id, mine, hits.get(task_id, []) + hits.get('', []), self._tries.get(task_id, len(mine)), report)
         for fault in self.faults:
             if fault.kind == 'kill':
                 report.recoveries += self._recoveries(fault, runs)
@@ -209,12 +219,13 @@ class History:
         return hits
 
     @staticmethod
-    def _explain(task_id: str, runs: list[Run], faults: list[Fault], report: Report) -> None:
+    def _explain(task_id: str, runs: list[Run], faults: list[Fault], tries: int, report: Report) -> None:
         """Each run but the first needs a reason of its own."""
-        left = list(faults)
+        left, failures = list(faults), 0
         for run, following in itertools.pairwise(runs):
             reason = next((fault for fault in left if fault.explains(task_id, run, following)), None)
-            if run.how == FAILED:
+            if run.how == FAILED and failures < tries - 1:
+                failures += 1
                 report.retried += 1
             elif reason is not None:
                 left.remove(reason)

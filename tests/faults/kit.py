@@ -44,13 +44,13 @@ class Trial(Work):
             try:
                 result = self.huey.enqueue(task) if delay is None else self.huey.add_schedule(task, delay)
             except EnqueueOutcomeUnknown:
-                self.history.sent(task.task_id, certain=False)
+                self.history.sent(task.task_id, certain=False, tries=fails + 1)
                 return None
             except QueueWriteException:
                 if time.monotonic() > give_up:
                     raise
                 continue
-            self.history.sent(task.task_id, due=due)
+            self.history.sent(task.task_id, due=due, tries=fails + 1)
             self.results[task.task_id] = result
             return result
 

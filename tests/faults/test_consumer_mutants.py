@@ -11,7 +11,7 @@ from tests.faults.consumer_copy import Bug
 from tests.faults.exploration import explore
 
 #: Seeds in which a bug has to be found.
-SEEDS = 600
+SEEDS = 3000
 
 BUGS = [
     Bug('settles everything twice', 'consumer.settler',
@@ -66,9 +66,6 @@ BUGS = [
     Bug('fetches one more than free', 'consumer.fetcher',
         'min(self._pool.free(), self._at_most)',
         'min(self._pool.free() + 1, self._at_most)'),
-    Bug('a full fetcher swallows the token that it had', 'consumer.fetcher',
-        '            self._is_due_soon = False\n            self._storage.wake(self._queues)',
-        '            self._is_due_soon = False'),
     Bug('a full fetcher swallows the token that comes', 'consumer.fetcher',
         '                        self._news.clear()\n                        self._storage.wake(self._queues)',
         '                        self._news.clear()'),
@@ -133,7 +130,7 @@ BUGS = [
 ]
 
 
-#: What was a bug once, and the seeds that found it.
+#: What was a bug once.
 ONCE = Bug('the audit takes workers that a fetch was promised', 'consumer.engine',
            'return self.pool.free() - self.fetcher.asked', 'return self.pool.free()')
 
@@ -157,8 +154,13 @@ def test_the_exploration_catches_a_bug_of_the_consumer(bug):
     pytest.fail(f'nothing is wrong with a consumer that {bug.name}')
 
 
-@pytest.mark.parametrize('seed', [911, 1106])
-def test_with_one_worker_the_audit_and_a_fetch_never_bring_two_tasks(seed):
-    explore(seed)
-    with pytest.raises(AssertionError, match='free workers'):
-        explore(seed, ONCE)
+@pytest.mark.slow
+def test_with_one_worker_the_audit_and_a_fetch_never_bring_two_tasks():
+    """The exploration itself has gone through the same seeds without this bug."""
+    for seed in range(SEEDS):
+        try:
+            explore(seed, ONCE)
+        except Exception as exc:
+            assert 'free workers' in str(exc), exc
+            return
+    pytest.fail('it is not a bug any more')

@@ -7,19 +7,27 @@ import sys
 import time
 import types
 
+import gevent
 import pytest
 
 from geventhuey.clock import SyncedClock
+from geventhuey.consumer.component import Outage
 from geventhuey.exceptions import StorageOutcomeUnknown
 from geventhuey.lease import Lease
 from geventhuey.storage.memory import MemoryStorage
 from tests.faults.consumer_copy import Bug, executed, text_of, with_bug
+from tests.storage.kit import in_thread
 
 FROM_THE_HUB = Bug('the heartbeat is a greenlet', 'consumer.heartbeat',
                    'native.start_thread(self._run)\n\n    def stop(self) -> None:\n        """It beats no more',
                    'gevent.spawn(self._run)\n\n    def stop(self) -> None:\n        """It beats no more')
 KEPT = Bug('a connection is used again after an error', 'storage.redis.connection',
            '        self.close()\n        while requests:', '        while requests:')
+
+
+SWALLOWS = Bug('a full fetcher swallows the token that it had', 'consumer.fetcher',
+               '            self._is_due_soon = False\n            self._storage.wake(self._queues)',
+               '            self._is_due_soon = False')
 
 
 def module_of(name: str, bug: Bug | None) -> types.ModuleType:
@@ -70,8 +78,29 @@ def answer_after_a_late_one(bug: Bug | None) -> bytes:
 
 
 def test_a_blocked_hub_does_not_keep_the_heartbeat_from_beating():
-    assert beats_while_the_hub_is_blocked(None, 30.0)
-    assert not beats_while_the_hub_is_blocked(FROM_THE_HUB, 0.3)
+    # in a thread of its own: the bug closes the hub of the one that it runs in
+    assert in_thread(beats_while_the_hub_is_blocked, None, 30.0).result(60)
+    assert not in_thread(beats_while_the_hub_is_blocked, FROM_THE_HUB, 0.3).result(60)
+
+
+def token_of_a_full_fetcher(bug: Bug | None) -> bool:
+    """Whether the token is there for somebody else, of which a fetcher has heard that has no worker free."""
+    storage, lease = MemoryStorage('token'), Lease()
+    lease.register(storage)
+    pool = types.SimpleNamespace(free=lambda: 1)
+    fetcher = module_of('consumer.fetcher', bug).Fetcher(storage, storage, lease, pool, {'default': 1}, lambda: False, lambda: ((2, 1),),
+                                                         lambda delivery: None, Outage())
+    fetcher.look()
+    pool.free = lambda: 0
+    fetcher.freed()
+    with gevent.Timeout(0.05, False):       # it waits for a worker
+        fetcher.run_once()
+    return storage.wait_wake(['default'], 0.0)
+
+
+def test_a_full_fetcher_gives_the_token_back_that_it_had():
+    assert in_thread(token_of_a_full_fetcher, None).result(60)
+    assert not in_thread(token_of_a_full_fetcher, SWALLOWS).result(60)
 
 
 def test_a_late_answer_is_not_taken_for_that_of_the_next_request():

@@ -114,3 +114,32 @@ def test_a_start_before_its_time_is_named(history):
     assert report.early == {'a': 1.0}
     with pytest.raises(AssertionError, match=r'too early +1: a'):
         report.raise_if_wrong()
+
+
+def test_a_retry_that_never_came_is_a_loss(history):
+    history.sent('a', tries=2)
+    wrote(history, 'start a 0 1 10.0', f'{FAILED} a 0 1 10.5')
+    assert history.check().lost == ['a']
+    wrote(history, 'start a 0 1 11.0', f'{FAILED} a 0 1 11.5')
+    assert history.check().is_right
+
+
+def test_a_failure_is_no_reason_for_more_runs_than_there_are_tries(history):
+    history.sent('a', tries=1)
+    wrote(history, 'start a 0 1 10.0', f'{FAILED} a 0 1 10.5', 'start a 0 1 11.0', 'end a 0 1 11.5')
+    assert list(history.check().unexplained) == ['a']
+
+
+def test_a_fault_that_nobody_knows_the_victims_of_did_not_hit_what_had_ended(history):
+    history.sent('a')
+    wrote(history, 'start a 0 1 10.0', 'end a 0 1 11.0', 'start a 0 1 14.0', 'end a 0 1 15.0')
+    history.fault('outage', None, 13.0, 20.0)
+    assert list(history.check().unexplained) == ['a']
+
+
+def test_an_id_may_be_any_text(history):
+    for task_id in ('two words', 'ü/1:2%20', '100 %'):
+        history.sent(task_id)
+        note(history.journal, STARTED, task_id)
+        note(history.journal, ENDED, task_id)
+    history.check().raise_if_wrong()
