@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import geventhuey
 from geventhuey.cli import patching
+from geventhuey.cli.arguments import number_between
 
 #: Exit code for bad usage, as argparse has it.
 EX_USAGE = 2
@@ -75,28 +76,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub = commands.add_parser('demo', help='see it work: hundreds of tasks at once, every result checked', description=DEMO,
                               epilog=DEMO_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     sub.set_defaults(run=demo)
-    sub.add_argument('--tasks', type=_number(int, 1, 1_000_000), default=5000, metavar='N', help='files to fetch (default: 5000)')
-    sub.add_argument('--workers', type=_number(int, 1, 10_000), default=500, metavar='N', help='greenlets that fetch (default: 500)')
-    sub.add_argument('--latency', type=_number(float, 0, 10), default=0.1, metavar='SECONDS',
+    sub.add_argument('--tasks', type=number_between(int, 1, 1_000_000), default=5000, metavar='N', help='files to fetch (default: 5000)')
+    sub.add_argument('--workers', type=number_between(int, 1, 10_000), default=500, metavar='N', help='greenlets that fetch (default: 500)')
+    sub.add_argument('--latency', type=number_between(float, 0, 10), default=0.1, metavar='SECONDS',
                      help='what the server takes over each answer (default: 0.1)')
     sub.add_argument('--url', metavar='URL', help='use Redis: redis://host:port/db, rediss://..., unix://path, '
                      'redis+sentinel://host:port,host:port/service or redis+cluster://host:port,host:port')
     sub.add_argument('--folder', type=_folder, metavar='DIR', help='fetch the Python files of this folder instead')
     return parser
-
-
-def _number(kind: Callable[[str], float], lowest: float, highest: float) -> Callable[[str], float]:
-    """What reads a number of this kind and refuses all others."""
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = float('nan')
-        if not lowest <= value <= highest:
-            what = 'a whole number' if kind is int else 'a number'
-            raise argparse.ArgumentTypeError(f'{text!r}: {what} from {lowest} to {highest} is needed')
-        return value
-    return read
 
 
 def _folder(text: str) -> Path:

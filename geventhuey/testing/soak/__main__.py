@@ -16,7 +16,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import redis
 
 import geventhuey
+from geventhuey.cli.arguments import number_between
 from geventhuey.exceptions import ConfigurationError, QueueException
 from geventhuey.storage.redis import RedisStorage
 from geventhuey.testing.fault_proxy import FaultProxy
@@ -100,18 +101,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser('python -m geventhuey.testing.soak', description=str(__doc__).partition('\n')[0], epilog=EPILOG,
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     load = parser.add_argument_group('load')
-    load.add_argument('--tasks', type=_number(int, 1, 10_000_000), default=50_000, metavar='N', help='tasks (default: 50000)')
-    load.add_argument('--consumers', type=_number(int, 1, 100), default=4, metavar='N', help='consumer processes (default: 4)')
-    load.add_argument('--workers', type=_number(int, 1, 10_000), default=250, metavar='N', help='greenlets in each (default: 250)')
-    load.add_argument('--lease', type=_number(float, 0.5, 60), default=2.0, metavar='SECONDS',
+    load.add_argument('--tasks', type=number_between(int, 1, 10_000_000), default=50_000, metavar='N', help='tasks (default: 50000)')
+    load.add_argument('--consumers', type=number_between(int, 1, 100), default=4, metavar='N', help='consumer processes (default: 4)')
+    load.add_argument('--workers', type=number_between(int, 1, 10_000), default=250, metavar='N', help='greenlets in each (default: 250)')
+    load.add_argument('--lease', type=number_between(float, 0.5, 60), default=2.0, metavar='SECONDS',
                       help='without a sign of life after which a consumer is given up (default: 2)')
     faults = parser.add_argument_group('faults', 'with none of these: ' + ', '.join(
         f'--{kind.replace("_", "-")} {count}' for kind, count in DEFAULT_FAULTS._asdict().items()))
     for kind, what in (('kill', 'consumers get a SIGKILL'), ('stop', 'consumers stand still for a while'),
                        ('client-kill', 'connections are closed by the server'), ('cut', 'connections fail in other ways'),
                        ('redis-kill', 'the server gets a SIGKILL')):
-        faults.add_argument(f'--{kind}', type=_number(int, 0, 1_000_000), metavar='N', help=f'so often {what}')
-    faults.add_argument('--seed', type=_number(int, 0, 2 ** 31), metavar='N', help='of all that is random (default: another one each time)')
+        faults.add_argument(f'--{kind}', type=number_between(int, 0, 1_000_000), metavar='N', help=f'so often {what}')
+    faults.add_argument('--seed', type=number_between(int, 0, 2 ** 31), metavar='N', help='of all that is random (default: another one each time)')
     other = parser.add_argument_group('where, and the report')
     other.add_argument('--url', metavar='URL', help='your Redis, instead of one of its own: redis://..., rediss://... or unix://...')
     other.add_argument('--json', type=_file, metavar='FILE', help='write the report there as JSON, too')
@@ -199,20 +200,6 @@ def _signals_as_interrupts() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _number(kind: Callable[[str], float], lowest: float, highest: float) -> Callable[[str], float]:
-    """What reads a number of this kind and refuses all others."""
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = float('nan')
-        if not lowest <= value <= highest:
-            what = 'a whole number' if kind is int else 'a number'
-            raise argparse.ArgumentTypeError(f'{text!r}: {what} from {lowest} to {highest} is needed')
-        return value
-    return read
 
 
 def _file(text: str) -> Path:
