@@ -112,7 +112,8 @@ def build_parser() -> argparse.ArgumentParser:
                        ('client-kill', 'connections are closed by the server'), ('cut', 'connections fail in other ways'),
                        ('redis-kill', 'the server gets a SIGKILL')):
         faults.add_argument(f'--{kind}', type=number_between(int, 0, 1_000_000), metavar='N', help=f'so often {what}')
-    faults.add_argument('--seed', type=number_between(int, 0, 2 ** 31), metavar='N', help='of all that is random (default: another one each time)')
+    faults.add_argument('--seed', type=number_between(int, 0, 2 ** 31),
+                      metavar='N', help='of all that is random (default: another one each time)')
     other = parser.add_argument_group('where, and the report')
     other.add_argument('--url', metavar='URL', help='your Redis, instead of one of its own: redis://..., rediss://... or unix://...')
     other.add_argument('--json', type=_file, metavar='FILE', help='write the report there as JSON, too')
