@@ -56,6 +56,7 @@ class Envelope:
         self._compression = compression
         #: True when everything is signed, so that an identity is needed.
         self.signs = bool(self._secrets)
+        self._is_plain = not self.signs and not compression
         self._hashers = functools.cache(self._make_hashers)
 
     @property
@@ -69,6 +70,8 @@ class Envelope:
     def dumps(self, purpose: bytes, value: object, identity: bytes = b'') -> bytes:
         """The value as a body. Raises SerializationError when it cannot travel."""
         data = self._serializer.dumps(value)
+        if self._is_plain and len(data) <= MAX_OPENED:
+            return b'\0' + data
         if len(data) > MAX_OPENED:
             raise SerializationError(f'{len(data)} bytes are more than {MAX_OPENED}: put the data elsewhere and send its address')
         marks = b'\0'
@@ -83,6 +86,8 @@ class Envelope:
 
     def loads(self, purpose: bytes, body: bytes, identity: bytes = b'') -> Any:
         """The value of a body. Raises SignatureError when it is not signed as it has to be, SerializationError when it cannot be read."""
+        if not self.signs and body[:1] == b'\0':
+            return self._serializer.loads(body[1:])
         return self._serializer.loads(self.opened(purpose, body, identity))
 
     def opened(self, purpose: bytes, body: bytes, identity: bytes = b'') -> bytes:

@@ -158,7 +158,8 @@ class Executor:
             seal = self._envelope.seal(RESULT, base.NOTHING + message.id.encode())
             return (Keep(message.id, base.NOTHING + seal.encode(), base.TOMBSTONE_TTL),)
         try:
-            record = base.VALUE + self._envelope.dumps(RESULT, value, base.VALUE + message.id.encode())
+            whose = base.VALUE + message.id.encode() if self._envelope.signs else b''
+            record = base.VALUE + self._envelope.dumps(RESULT, value, whose)
         except SerializationError as exc:
             raise SerializationError(f'the result (of type {type(value).__name__}) cannot travel: {exc}') from exc
         if len(record) > MAX_MESSAGE:

@@ -26,7 +26,7 @@ from geventhuey.consumer.suspects import Suspects
 from geventhuey.exceptions import StorageError, TaskInterrupted
 from geventhuey.executor import Outcome
 from geventhuey.lease import Lease
-from geventhuey.message import AT_MOST_ONCE
+from geventhuey.message import AT_MOST_ONCE, SUSPECT
 from geventhuey.storage.base import Delivery
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class Engine:
 
     def _begin(self, delivery: Delivery) -> None:
         """A delivery is to run."""
-        self.suspects.begun(delivery)
+        if delivery.message[1] >= SUSPECT:
+            self.suspects.begun(delivery)
         self.pool.put(delivery)
 
     def _found(self, delivery: Delivery) -> None:

@@ -32,9 +32,8 @@ class Suspects:
         self.running: dict[tuple[str, int], int] = {}
 
     def begun(self, delivery: Delivery) -> None:
-        """The delivery runs here, if it is one of a suspect."""
-        if delivery.message[1] >= SUSPECT:
-            self.running[delivery[:2]] = delivery.message[1]
+        """The delivery of a suspect runs here."""
+        self.running[delivery[:2]] = delivery.message[1]
 
     def ended(self, delivery: Delivery) -> bool:
         """The delivery does not run any more; True when it was one of a suspect, so that there is room for another."""
