@@ -36,6 +36,8 @@ logger = logging.getLogger('geventhuey.lease')
 #: Seconds between two beats. A consumer is given up when its beat has stood still for LEASE seconds.
 BEAT_INTERVAL = 3.0
 LEASE = 15.0
+#: Seconds for which it is kept that a task was lost that was taken by hand, begun, and may run only once.
+LOST_TTL = 7 * 86400.0
 
 
 class Lease:
@@ -155,7 +157,7 @@ class HandLease:
             atexit.unregister(self.close)
             self._stopped.wake()
             try:
-                while not self._storage.release(lease.consumer, 200, list(self._unbegun)).done:
+                while not self._storage.release(lease.consumer, 200, list(self._unbegun), LOST_TTL).done:
                     pass
             except StorageError as exc:
                 logger.error('what was taken by hand could not be given back, a consumer will find it: %s', exc)

@@ -83,3 +83,23 @@ def test_what_was_taken_by_hand_and_not_executed_is_for_others(work):
     work.huey.close()
     assert work.pending() == ['0']
     assert work.huey.dead() == []
+
+
+def test_what_was_taken_by_hand_and_is_being_executed_does_not_run_again(work):
+    """Another thread closes the application meanwhile, or the program ends."""
+    result = work.send('add', 1, 2)
+    held = []
+
+    @work.huey.task(name='closes', at_most_once=True)
+    def closes():
+        held.append(work.in_flight())
+        work.huey._hand.close()
+
+    lost = closes()
+    work.huey.execute(work.huey.dequeue())
+    work.huey.execute(work.huey.dequeue())
+    assert held == [1] and result.get() == 3
+    with pytest.raises(TaskLost, match='may run only once'):
+        lost.get(blocking=True, timeout=5, preserve=True)
+    assert work.pending() == [] and [letter.id for letter in work.huey.dead()] == [lost.task_id]
+    assert work.redis.ttl(work.keys.result(lost.task_id)) > 0
