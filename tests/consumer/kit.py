@@ -123,9 +123,16 @@ class Program:
             raise AssertionError(f'it did not end within {bound:g} s:\n{self.text()}') from None
 
     def stop(self, bound: float = BOUND) -> int:
-        """The code it ended with, when it was told to."""
+        """The code it ended with, when it was told to: as soon as it listens, whatever it has said before."""
+        wait_until(lambda: self.process.poll() is not None or self._listens(signal.SIGTERM),
+                   what=lambda: f'a handler of SIGTERM:\n{self.text()}')
         self.signal()
         return self.wait(bound)
+
+    def _listens(self, number: int) -> bool:
+        """True once the process has a handler for the signal."""
+        caught = re.search(r'^SigCgt:\s*([0-9a-f]+)$', Path(f'/proc/{self.pid}/status').read_text(), re.MULTILINE)
+        return caught is not None and bool(int(caught[1], 16) >> number - 1 & 1)
 
     def children(self) -> list[int]:
         """The processes that it has started and that live."""
