@@ -25,7 +25,7 @@ from geventhuey.exceptions import (
     TaskLost,
     TaskRevoked,
 )
-from geventhuey.result import TaskResultWrapper
+from geventhuey.result import ResultGroup, TaskResultWrapper
 from geventhuey.task import PeriodicQueueTask, QueueTask
 
 __version__ = '0.1.0'
@@ -35,8 +35,8 @@ Result = TaskResultWrapper
 
 __all__ = [
     'Clock', 'ConfigurationError', 'DataStoreGetException', 'DataStorePutException', 'DataStoreTimeout', 'DeadLetter',
-    'EnqueueOutcomeUnknown', 'Huey',
-    'ManualClock', 'MemoryHuey', 'PeriodicQueueTask', 'QueueException', 'QueueReadException', 'QueueRemoveException', 'QueueTask',
-    'QueueWriteException', 'RedisHuey', 'Result', 'ResultConsumed', 'ResultTimeout', 'ScheduleAddException', 'ScheduleReadException',
-    'SerializationError', 'SignatureError', 'TaskException', 'TaskInterrupted', 'TaskLost', 'TaskResultWrapper', 'TaskRevoked', 'crontab',
+    'EnqueueOutcomeUnknown', 'Huey', 'ManualClock', 'MemoryHuey', 'PeriodicQueueTask', 'QueueException', 'QueueReadException',
+    'QueueRemoveException', 'QueueTask', 'QueueWriteException', 'RedisHuey', 'Result', 'ResultConsumed', 'ResultGroup',
+    'ResultTimeout', 'ScheduleAddException', 'ScheduleReadException', 'SerializationError', 'SignatureError', 'TaskException',
+    'TaskInterrupted', 'TaskLost', 'TaskResultWrapper', 'TaskRevoked', 'crontab',
 ]

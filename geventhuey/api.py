@@ -10,29 +10,25 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from geventhuey import events
 from geventhuey.clock import Clock, to_datetime, to_timestamp
 from geventhuey.envelope import Envelope, Secrets
 from geventhuey.exceptions import (
     ConfigurationError,
     DataStorePutException,
-    EnqueueOutcomeUnknown,
     MessageError,
     QueueException,
     QueueReadException,
-    QueueWriteException,
-    ScheduleAddException,
     ScheduleReadException,
     StorageError,
-    StorageOutcomeUnknown,
 )
 from geventhuey.executor import Executor, Outcome
 from geventhuey.function import PeriodicFunction, TaskFunction
 from geventhuey.inspection import DEFAULT_QUEUE, Inspection
 from geventhuey.lease import HandLease
-from geventhuey.message import PERIODIC, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message, check_name
+from geventhuey.message import REVOKED, REVOKED_FOR_GOOD, Message, check_name
 from geventhuey.once import Once
-from geventhuey.result import EagerTaskResult, TaskResultWrapper
+from geventhuey.producer import Producer
+from geventhuey.result import EagerTaskResult, ResultGroup, TaskResultWrapper
 from geventhuey.revocation import Revocations, field_of, fields_of
 from geventhuey.serializer import Serializer
 from geventhuey.serializer import serializer as serializer_of
@@ -41,7 +37,6 @@ from geventhuey.storage.memory import MemoryStorage
 from geventhuey.task import (
     MAX_DELAY,
     MAX_RETRIES,
-    PeriodicQueueTask,
     QueueTask,
     TaskRegistry,
     ValidateDatetime,
@@ -69,7 +64,7 @@ REDIS_SCHEMES = ('redis://', 'rediss://', 'unix://', 'redis+sentinel://', 'redis
                  'rediss+cluster://')
 
 
-class Huey(Inspection):
+class Huey(Producer, Inspection):
     """An application: its tasks, its queue, its results. Use ``RedisHuey``, ``MemoryHuey`` or a subclass with ``get_storage``.
 
     :param name: 1 to 128 of ``A-Z a-z 0-9 _ . : -``; producers and consumers that share it share the queue.
@@ -211,63 +206,13 @@ class Huey(Inspection):
         """Objects of this class may be arguments and results; usable as a decorator."""
         return self.serializer.allow(cls)
 
-    # -- tasks on their way ---------------------------------------------------------------------------------
-
-    def enqueue(self, task: QueueTask) -> Any:
-        """The task is in its queue, or in the schedule until its ``execute_time``.
-
-        Returns a TaskResultWrapper, or None without a result store.
-
-        :raises SerializationError: an argument cannot travel; the text names it.
-        :raises EnqueueOutcomeUnknown: the connection broke on the way; it may have been enqueued.
-        :raises QueueWriteException: the storage cannot be reached, or refused; it has not been enqueued.
-        """
-        _check_task(task)
-        if self.always_eager:
-            return self._run_eagerly(task)
-        if task.eta is not None and task.eta > self.clock.now():
-            return self.add_schedule(task)
-        message = self._message(task)
-        try:
-            self.storage.enqueue((message,))
-        except StorageOutcomeUnknown as exc:
-            raise EnqueueOutcomeUnknown(f'{task!r} may have been enqueued, or not: {exc}', task.task_id) from exc
-        except StorageError as exc:
-            raise QueueWriteException(f'{type(exc).__name__}: {exc}') from exc
-        return self._wrapper(task)
-
-    def add_schedule(self, task: QueueTask, delay: float | None = None) -> Any:
-        """The task is in the schedule, due at its ``execute_time``, or ``delay`` seconds from now; at once with neither."""
-        _check_task(task)
-        if self.always_eager:
-            return self._run_eagerly(task)
-        if delay is not None:
-            task.eta = self.clock.now() + delay
-        message = self._message(task)
-        try:
-            event = events.event(events.EVENT_SCHEDULED, task) if self.events else b''
-            if delay is not None:
-                self.storage.schedule(message, delay=delay, event=event)
-            else:
-                self.storage.schedule(message, due=task.eta or 0.0, event=event)
-        except StorageOutcomeUnknown as exc:
-            raise EnqueueOutcomeUnknown(f'{task!r} may have been scheduled, or not: {exc}', task.task_id) from exc
-        except StorageError as exc:
-            raise ScheduleAddException(f'{type(exc).__name__}: {exc}') from exc
-        return self._wrapper(task)
-
-    def _message(self, task: QueueTask) -> Message:
-        if not task.importable and not self.storage.in_process:
-            raise ConfigurationError(f'{task.task_name} is defined where no consumer can import it: put it into a module, '
-                                     f'or give it a name that both sides use: @huey.task(name="...")')
-        if task.task_name not in self.registry:
-            raise ConfigurationError(f'{task!r} is not registered: use huey.registry.register({type(task).__name__})')
-        if isinstance(task, PeriodicQueueTask):
-            return self.registry.message(task, PERIODIC)
-        return self.registry.message(task, WANTS_RESULT if self.result_store else 0)
+    # -- tasks on their way: enqueue, enqueue_many and add_schedule are in producer.py -----------------------
 
     def _wrapper(self, task: QueueTask) -> TaskResultWrapper | None:
         return TaskResultWrapper(self, task) if self.result_store else None
+
+    def _group(self, results: list[TaskResultWrapper]) -> ResultGroup | None:
+        return ResultGroup(self, results) if self.result_store else None
 
     def _run_eagerly(self, task: QueueTask) -> TaskResultWrapper | None:
         self.registry.message(task)         # what could not travel in production is refused here, too
@@ -473,12 +418,6 @@ def _plain_function(func: Callable[..., Any]) -> Callable[..., Any]:
         raise ConfigurationError(f'{getattr(func, "__qualname__", func)} is async: tasks are ordinary functions, '
                                  f'and in a greenlet what blocks lets the others go on')
     return func
-
-
-def _check_task(task: QueueTask) -> None:
-    if not isinstance(task, QueueTask):
-        raise TypeError(f'a task is needed, not {task!r}')
-    check_task_id(task.task_id)
 
 
 def _takes_one_argument(func: Any) -> bool:

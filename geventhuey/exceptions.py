@@ -6,6 +6,9 @@ from __future__ import annotations
 class QueueException(Exception):
     """The root of this package's errors."""
 
+    #: Raised by ``enqueue_many``: so many tasks, from the first one on, are in the queue for certain.
+    enqueued = 0
+
 
 class ConfigurationError(QueueException, ValueError):
     """A setting, a name or an option is wrong; the text says which and what to do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from geventhuey.clock import Clock, to_timestamp
@@ -22,6 +22,8 @@ class Application(Protocol):
     revocations: Revocations
 
     def enqueue(self, task: QueueTask) -> Any: ...
+
+    def enqueue_many(self, tasks: Iterable[QueueTask]) -> Any: ...
 
     def add_schedule(self, task: QueueTask, delay: float | None = None) -> Any: ...
 
@@ -68,6 +70,18 @@ class TaskFunction(_Decorated):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The call is enqueued. Returns a TaskResultWrapper, or None without a result store."""
         return self._huey.enqueue(self.task_class((args, kwargs), None, None, self._retries, self._retry_delay))
+
+    def s(self, *args: Any, **kwargs: Any) -> QueueTask:
+        """The call as a task that is not enqueued yet, for ``huey.enqueue`` or ``huey.enqueue_many``."""
+        return self.task_class((args, kwargs), None, None, self._retries, self._retry_delay)
+
+    def map(self, iterable: Iterable[Any]) -> Any:
+        """One call for each item is enqueued, hundreds of them by each round trip; an item that is a tuple is several arguments.
+
+        Returns a ResultGroup, or None without a result store; raises what ``huey.enqueue_many`` raises.
+        """
+        calls = (self.s(*item) if isinstance(item, tuple) else self.s(item) for item in iterable)
+        return self._huey.enqueue_many(list(calls) if isinstance(iterable, Sequence) else calls)
 
     def schedule(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None,
                  eta: datetime.datetime | None = None, delay: float | None = None, convert_utc: bool = True,

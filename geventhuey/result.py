@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geventhuey.envelope import RESULT, Envelope
@@ -78,24 +82,25 @@ class TaskResultWrapper:
         :raises ResultConsumed: somebody else has read the result (only while blocking).
         :raises DataStoreGetException: the storage could not be read.
         """
+        _check_timeout(timeout)
+        if not self._is_known():
+            for _ in _arrivals(self.huey, [self], blocking, timeout, revoke_on_timeout, preserve):
+                pass
+        return self._value(blocking)
+
+    def _is_known(self) -> bool:
+        """True when it has been read from the store, whatever it is."""
+        return self._result is not _MISSING or self._record is not None
+
+    def _value(self, blocking: bool) -> Any:
+        """What ``get`` answers or raises, by what has been read so far."""
         if self._result is not _MISSING:
             return self._result
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f'timeout={timeout}: seconds from 0 are needed; use None to wait without an end')
-        if self._record is not None:
-            return self._read(self._record, blocking)
-        try:
-            record = self._wait(timeout, preserve) if blocking else self.huey.storage.result(self.task_id, preserve)
-        except DataStoreTimeout:
-            if revoke_on_timeout:
-                self.revoke()
-            raise
-        except StorageError as exc:
-            raise DataStoreGetException(f'{type(exc).__name__}: {exc}') from exc
-        if record is None:
-            return None
-        self._record = record                   # whatever it is, and can it be read or not: it will not come again
-        return self._read(record, blocking)
+        return None if self._record is None else self._read(self._record, blocking)
+
+    def _keep(self, record: bytes) -> None:
+        """The record has been read; whatever it is, and can it be understood or not: it will not come again."""
+        self._record = record
 
     def revoke(self) -> None:
         """The task will not be run, unless it is running or has run already."""
@@ -115,35 +120,6 @@ class TaskResultWrapper:
 
     def __reduce__(self) -> str:
         raise TypeError('a result cannot be an argument: pass what it holds, result.get(blocking=True), or its task_id')
-
-    def _wait(self, timeout: float | None, preserve: bool) -> bytes:
-        """The record, as soon as it is there."""
-        storage = self.huey.storage
-        deadline = None if timeout is None else time.monotonic() + timeout
-        me = waiter()
-        was_there = False
-        with storage.watching(self.task_id, me.wake):
-            while True:
-                left = None if deadline is None else deadline - time.monotonic()
-                me.wait(LOOK_AGAIN if left is None else max(0.0, min(LOOK_AGAIN, left)))
-                try:
-                    record = storage.result(self.task_id, preserve)
-                    was_there = True
-                except StorageUnavailable:
-                    if not was_there:               # never reached: say so at once; an outage in between is waited out
-                        raise
-                    record = None
-                if record is not None:
-                    return record
-                if left is not None and left <= 0:
-                    raise DataStoreTimeout(f'no result of {self.task_id} within {timeout:g} s{self._why()}')
-
-    def _why(self) -> str:
-        """A reason that is easily overlooked, when there is one."""
-        try:
-            return '' if self.huey.storage.consumers() else f': no consumer of {self.huey.storage.name!r} is running'
-        except StorageError:
-            return ''
 
     def _read(self, record: bytes, blocking: bool) -> Any:
         kind, rest = record[:1], record[1:]
@@ -174,7 +150,7 @@ class EagerTaskResult(TaskResultWrapper):
 
     def __init__(self, huey: Application, task: QueueTask, value: object) -> None:
         super().__init__(huey, task)
-        self._value = self._result = value
+        self._result = value
 
     def revoke(self) -> None:
         """Nothing: it has run."""
@@ -185,3 +161,148 @@ class EagerTaskResult(TaskResultWrapper):
 
     def reset(self) -> None:
         """The value stays."""
+
+
+class ResultGroup:
+    """The results of many tasks. Waiting for all of them takes one connection, and reads what has come in between all at once."""
+
+    def __init__(self, huey: Application, results: Iterable[TaskResultWrapper]) -> None:
+        self.huey = huey
+        self._results = list(results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __iter__(self) -> Iterator[TaskResultWrapper]:
+        return iter(self._results)
+
+    def __getitem__(self, index: int) -> Any:
+        """What the task of this number returned, as soon as it has ended."""
+        return self._results[index].get(blocking=True)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Identical to :meth:`get`."""
+        return self.get(*args, **kwargs)
+
+    def get(self, blocking: bool = False, timeout: float | None = None, backoff: float = 1.15, max_delay: float = 1.0,
+            revoke_on_timeout: bool = False, preserve: bool = False) -> list[Any]:
+        """What the tasks returned, in the order of the calls; None for those that are not there yet.
+
+        Parameters and errors are those of ``TaskResultWrapper.get``; ``timeout`` is for all together.  While blocking, the first failure
+        that is known is raised; what the others have returned, and will return, can still be had.
+        """
+        _check_timeout(timeout)
+        for result in _arrivals(self.huey, self._results, blocking, timeout, revoke_on_timeout, preserve):
+            if blocking:
+                result._value(blocking)
+        return [result._value(blocking) for result in self._results]
+
+    def as_completed(self, timeout: float | None = None, backoff: float = 1.15, max_delay: float = 1.0,
+                     preserve: bool = False) -> Iterator[Any]:
+        """What the tasks returned, in the order in which they end. Raises as ``get`` does, and can be begun anew after that.
+
+        :param timeout: seconds for all together; None waits as long as it takes.
+        """
+        _check_timeout(timeout)
+        ready = [result for result in self._results if result._is_known()]
+        for result in chain(ready, _arrivals(self.huey, self._results, True, timeout, False, preserve)):
+            yield result._value(True)
+
+    def revoke(self) -> None:
+        """None of the tasks will be run that has not been started."""
+        for result in self._results:
+            result.revoke()
+
+    def reset(self) -> None:
+        """Forgets what was read, so that the next ``get`` asks the store again."""
+        for result in self._results:
+            result.reset()
+
+    def __repr__(self) -> str:
+        return f'<{type(self).__name__} of {len(self)}>'
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f'timeout={timeout}: seconds from 0 are needed; use None to wait without an end')
+
+
+def _arrivals(huey: Application, results: Sequence[TaskResultWrapper], blocking: bool, timeout: float | None, revoke_on_timeout: bool,
+              preserve: bool) -> Iterator[TaskResultWrapper]:
+    """Those whose records are not known yet, as they are read: all, unless it is not ``blocking``. Raises as ``get`` does."""
+    missing: dict[str, list[TaskResultWrapper]] = {}
+    for result in results:
+        if not result._is_known():
+            missing.setdefault(result.task_id, []).append(result)
+    if not missing:
+        return
+    try:
+        for records in _waited_for(huey.storage, list(missing), timeout, preserve) if blocking else \
+                [_read(huey.storage, list(missing), preserve)]:
+            arrived = [(result, record) for task_id, record in records for result in missing.pop(task_id)]
+            for result, record in arrived:      # all of them first: whoever is told of one may not come back for the others
+                result._keep(record)
+            for result, _ in arrived:
+                yield result
+    except DataStoreTimeout:
+        if revoke_on_timeout:
+            for of_one_task in missing.values():
+                of_one_task[0].revoke()
+        raise
+    except StorageError as exc:
+        raise DataStoreGetException(f'{type(exc).__name__}: {exc}') from exc
+
+
+def _read(storage: BaseStorage, task_ids: Sequence[str], preserve: bool) -> list[tuple[str, bytes]]:
+    """The tasks that have a record, and what it is."""
+    found = zip(task_ids, storage.results_of(task_ids, preserve), strict=True) if task_ids else ()
+    return [(task_id, record) for task_id, record in found if record is not None]
+
+
+def _waited_for(storage: BaseStorage, task_ids: Sequence[str], timeout: float | None,
+                preserve: bool) -> Iterator[list[tuple[str, bytes]]]:
+    """The tasks' records, as soon as they are there. Raises DataStoreTimeout, or StorageUnavailable when they cannot even be asked for."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    missing, woken, me, was_there = dict.fromkeys(task_ids), deque[str](), waiter(), False
+    all_at = time.monotonic() + LOOK_AGAIN
+
+    def wake(task_id: str) -> None:
+        woken.append(task_id)
+        me.wake()
+
+    with storage.watching_all({task_id: partial(wake, task_id) for task_id in task_ids}):
+        while missing:
+            next_look = all_at if deadline is None else min(all_at, deadline)
+            me.wait(max(0.0, next_look - time.monotonic()))
+            is_late = deadline is not None and time.monotonic() >= deadline
+            if is_late or time.monotonic() >= all_at:       # a push may have been lost
+                look, all_at = list(missing), time.monotonic() + LOOK_AGAIN
+                woken.clear()
+            else:
+                look = [task_id for task_id in _taken(woken) if task_id in missing]
+            try:
+                records = _read(storage, look, preserve)
+                was_there = True
+            except StorageUnavailable:                      # an outage in between is waited out
+                if not was_there:                           # never reached: say so at once
+                    raise
+                records = []
+            for task_id, _ in records:
+                del missing[task_id]
+            yield records
+            if is_late and missing:
+                what = next(iter(missing)) if len(task_ids) == 1 else f'{len(missing)} of {len(task_ids)} tasks'
+                raise DataStoreTimeout(f'no result of {what} within {timeout:g} s{_why(storage)}')
+
+
+def _taken(woken: deque[str]) -> dict[str, None]:
+    """Everybody who was woken, each once, in order."""
+    return dict.fromkeys(woken.popleft() for _ in range(len(woken)))
+
+
+def _why(storage: BaseStorage) -> str:
+    """A reason that is easily overlooked, when there is one."""
+    try:
+        return '' if storage.consumers() else f': no consumer of {storage.name!r} is running'
+    except StorageError:
+        return ''

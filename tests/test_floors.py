@@ -21,7 +21,7 @@ FLOORS = {
     'storage': 1,
     'task': 2, 'registry': 2, 'events': 2, 'signals': 2, 'revocation': 2,
     'dead_letter': 3, 'inspection': 3, 'once': 3,
-    'executor': 3, 'function': 3, 'result': 3, 'lease': 3, 'workflow': 3, 'locks': 3, 'limits': 3,
+    'executor': 3, 'function': 3, 'producer': 3, 'result': 3, 'lease': 3, 'workflow': 3, 'locks': 3, 'limits': 3,
     'api': 4,
     'consumer': 5,
     'cli': 6, 'testing': 6, 'contrib': 6, '__main__': 6, '': 6,

@@ -348,9 +348,13 @@ class BaseStorage:
         raise NotImplementedError
 
     def result(self, task_id: str, preserve: bool) -> bytes | None:
-        """The task's record. What is kept is replaced by a tombstone ``CONSUMED``, unless ``preserve``.
+        """``results_of`` for one task."""
+        return self.results_of((task_id,), preserve)[0]
 
-        When the connection breaks in between, the record may come and stay: it is read at least once.
+    def results_of(self, task_ids: Sequence[str], preserve: bool) -> list[bytes | None]:
+        """The tasks' records, in their order. What is kept is replaced by a tombstone ``CONSUMED``, unless ``preserve``.
+
+        When the connection breaks in between, a record may come and stay: it is read at least once.
         """
         raise NotImplementedError
 
@@ -363,7 +367,11 @@ class BaseStorage:
         raise NotImplementedError
 
     def watching(self, task_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
-        """While entered, ``wake()`` is called whenever the task's record may have changed, and once at the beginning.
+        """``watching_all`` for one task."""
+        return self.watching_all({task_id: wake})
+
+    def watching_all(self, wakes: Mapping[str, Callable[[], None]]) -> AbstractContextManager[None]:
+        """While entered, a task's ``wake()`` is called whenever its record may have changed, and once at the beginning.
 
         It is called from any thread.  Whoever is woken reads the record again; a lost call is possible, so read again every
         few seconds, too.

@@ -472,15 +472,18 @@ class MemoryStorage(BaseStorage):
         for tell in told:
             tell()
 
-    def result(self, task_id: str, preserve: bool) -> bytes | None:
+    def results_of(self, task_ids: Sequence[str], preserve: bool) -> list[bytes | None]:
         told: list[Callable[[], None]] = []
+        records = []
         with self._lock:
-            record = self._record(task_id)
-            if record is not None and not preserve and record[:1] in base.KEPT:
-                told = self._keep(task_id, base.CONSUMED, base.TOMBSTONE_TTL)
+            for task_id in task_ids:
+                record = self._record(task_id)
+                records.append(record)
+                if record is not None and not preserve and record[:1] in base.KEPT:
+                    told += self._keep(task_id, base.CONSUMED, base.TOMBSTONE_TTL)
         for tell in told:
             tell()
-        return record
+        return records
 
     def results(self) -> dict[str, bytes]:
         with self._lock:
@@ -491,18 +494,21 @@ class MemoryStorage(BaseStorage):
         return len(self.results())
 
     @contextmanager
-    def watching(self, task_id: str, wake: Callable[[], None]) -> Iterator[None]:
+    def watching_all(self, wakes: Mapping[str, Callable[[], None]]) -> Iterator[None]:
         with self._lock:
-            wakes = self._watchers.setdefault(task_id, [])
-            wakes.append(wake)
-        wake()
+            for task_id, wake in wakes.items():
+                self._watchers.setdefault(task_id, []).append(wake)
+        for wake in wakes.values():
+            wake()
         try:
             yield
         finally:
             with self._lock:
-                wakes.remove(wake)
-                if not wakes and self._watchers.get(task_id) is wakes:
-                    del self._watchers[task_id]
+                for task_id, wake in wakes.items():
+                    watchers = self._watchers[task_id]
+                    watchers.remove(wake)
+                    if not watchers:
+                        del self._watchers[task_id]
 
     def _record(self, task_id: str) -> bytes | None:
         record, expiry = self._results.get(task_id, (None, None))

@@ -29,13 +29,13 @@ def echo(huey):
 def looks(huey, monkeypatch):
     """How often the storage was asked for each result."""
     looks = Counter()
-    asked = huey.storage.result
+    asked = huey.storage.results_of
 
-    def result(task_id, preserve):
-        looks[task_id] += 1
-        return asked(task_id, preserve)
+    def results_of(task_ids, preserve):
+        looks.update(task_ids)
+        return asked(task_ids, preserve)
 
-    monkeypatch.setattr(huey.storage, 'result', result)
+    monkeypatch.setattr(huey.storage, 'results_of', results_of)
     return looks
 
 
@@ -104,10 +104,10 @@ def test_who_waits_is_told_when_somebody_reads_it_in_passing(huey, echo, looks, 
     """Nobody waits longer because another was faster."""
     result = echo('a value')
     thread = waiting(looks, lambda: huey.result(result.task_id, blocking=True, timeout=BOUND), result.task_id)
-    taken = huey.storage.result
-    monkeypatch.setattr(huey.storage, 'result', lambda task_id, preserve: None)
+    taken = huey.storage.results_of
+    monkeypatch.setattr(huey.storage, 'results_of', lambda task_ids, preserve: [None for _ in task_ids])
     drain(huey)
-    monkeypatch.setattr(huey.storage, 'result', taken)
+    monkeypatch.setattr(huey.storage, 'results_of', taken)
     assert result.get() == 'a value'
     with pytest.raises(ResultConsumed):
         thread.result()
@@ -194,8 +194,8 @@ def test_one_who_comes_as_the_last_one_goes_is_told_too(redis_huey, monkeypatch)
     first = InThread(lambda: huey.result('an-id', blocking=True, timeout=0.05))
     assert going.wait(BOUND)
     looked = []
-    asked = huey.storage.result
-    monkeypatch.setattr(huey.storage, 'result', lambda *args: (asked(*args), looked.append(1))[0])
+    asked = huey.storage.results_of
+    monkeypatch.setattr(huey.storage, 'results_of', lambda *args: (asked(*args), looked.append(1))[0])
     second = InThread(lambda: huey.result('an-id', blocking=True, timeout=BOUND))
     wait_until(lambda: looked)
     gone.set()

@@ -86,6 +86,7 @@ def produce(limited: Limited) -> None:
         storage.revoke(field, revocation, 60 if revocation.once else None)
         assert storage.revocation(field) is not None
         assert storage.restore(field)
+    assert storage.claim('key', 'me', 60) and storage.claim('key', 'me', 60)
     limited.admin.set(storage.keys.result('r'), b'Vvalue')
     woken = threading.Event()
     with storage.watching('r', woken.set):

@@ -243,6 +243,42 @@ def test_one_of_many_readers_gets_the_result(kit):
     assert sorted(reader.result(BOUND) for reader in readers) == [base.CONSUMED] * 7 + [b'Vvalue']
 
 
+def test_many_results_are_read_in_their_order_and_each_once(storage):
+    for n in range(0, 1200, 2):
+        storage.put_result(f'task{n}', b'V%d' % n, None)
+    storage.put_result('task1', b'Eerror', 60.0)
+    storage.put_result('task3', base.REVOKED, 60.0)
+    wanted = [f'task{n}' for n in range(1200)]
+    there: list[bytes | None] = [b'V%d' % n if n % 2 == 0 else None for n in range(1200)]
+    there[1], there[3] = b'Eerror', base.REVOKED
+    assert storage.results_of(wanted, preserve=True) == there
+    assert storage.results_of(wanted[::-1], preserve=False) == there[::-1]
+    consumed = [None if record is None else base.CONSUMED for record in there]
+    consumed[3] = base.REVOKED
+    assert storage.results_of(wanted, preserve=False) == consumed
+    assert storage.results_of([], preserve=False) == []
+
+
+def test_a_result_that_is_asked_for_twice_at_once_is_read_once(storage):
+    storage.put_result('a', b'Vvalue', None)
+    assert storage.results_of(['a', 'a'], preserve=False) == [b'Vvalue', base.CONSUMED]
+
+
+def test_many_tasks_are_watched_at_once(kit):
+    calls = {f'task{n}': Calls() for n in range(1200)}
+    with kit.storage.watching('task7', Calls()), kit.another().watching_all(calls):
+        eventually(lambda: all(call.count for call in calls.values()))
+        before = calls['task7'].count, calls['task8'].count
+        kit.storage.put_result('task7', b'Vvalue', 60.0)
+        eventually(lambda: calls['task7'].count > before[0])
+        assert calls['task8'].count == before[1]
+    after = calls['task7'].count
+    kit.storage.put_result('task7', b'Vother', 60.0)
+    if kit.kind == 'redis':
+        eventually(lambda: kit.raw.pubsub_channels('*result*') == [])
+    assert calls['task7'].count == after
+
+
 def test_who_watches_is_woken_at_the_beginning_and_by_every_change(kit):
     woken = Calls()
     with kit.another().watching('a', woken):

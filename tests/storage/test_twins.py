@@ -81,6 +81,7 @@ VERBS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     'wake': (st.lists(queues, unique=True),),
     'put_result': (task_ids, records, ttls),
     'result': (task_ids, st.booleans()),
+    'results_of': (st.lists(task_ids, max_size=3), st.booleans()),
     'revoke': (fields, revocations, ttls),
     'restore': (fields,),
     'pending': (queues, some),

@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -61,27 +61,38 @@ class ResultListener:
             carrier.shut_down()
 
     @contextmanager
-    def watching(self, channel: str, wake: Wake) -> Iterator[None]:
-        """While entered, ``wake()`` is called for every news of the channel."""
+    def watching(self, wakes: Mapping[str, Wake]) -> Iterator[None]:
+        """While entered, a channel's ``wake()`` is called for all its news."""
+        others = []
         with self._lock:
-            wakes = self._waiting.setdefault(channel, [])
-            wakes.append(wake)
             carrier = self._running()
-            is_first = len(wakes) == 1
-            if is_first:
-                carrier.post('SUBSCRIBE', channel)
+            for channel, wake in wakes.items():
+                waiting = self._waiting.setdefault(channel, [])
+                waiting.append(wake)
+                if len(waiting) == 1:
+                    carrier.post('SUBSCRIBE', channel)
+                else:
+                    others.append(wake)
         carrier.push()
-        if not is_first:
+        for wake in others:
             wake()                          # the subscription may stand already; if not, its confirmation wakes us all
         try:
             yield
         finally:
             with self._lock:
-                wakes.remove(wake)
-                if not wakes and self._waiting.get(channel) is wakes:
-                    del self._waiting[channel]
-                    carrier.post('UNSUBSCRIBE', channel)
+                for channel, wake in wakes.items():
+                    self._forget(channel, wake, carrier)
             carrier.push()
+
+    def _forget(self, channel: str, wake: Wake, carrier: _Carrier) -> None:
+        """One who waited for the channel is not woken any more."""
+        waiting = self._waiting.get(channel, [])
+        if wake not in waiting:             # this is a child of the process in which somebody waited
+            return
+        waiting.remove(wake)
+        if not waiting:
+            del self._waiting[channel]
+            carrier.post('UNSUBSCRIBE', channel)
 
     def _running(self) -> _Carrier:
         """The carrier, started if there is none."""

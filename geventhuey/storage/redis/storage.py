@@ -124,12 +124,21 @@ class RedisStorage(BaseStorage):
                 placed.append(message.encode())
             else:
                 plain.setdefault(message.queue, []).append(message.encode())
-        for queue, raws in plain.items():
-            for start in range(0, len(raws), CHUNK):
-                push = ('RPUSH', self.keys.queue(queue), *raws[start:start + CHUNK])
-                self._call(push, ('ZADD', self.keys.wake(queue), 0, b'0'), once=True)
-        for start in range(0, len(placed), CHUNK):
-            self._script('enqueue', (self.keys.queue('default'),), self.keys.prefix, *placed[start:start + CHUNK], once=True)
+        pushes = [functools.partial(self._push, queue, chunk) for queue, raws in plain.items() for chunk in _chunks(raws)]
+        pushes += [functools.partial(self._place, chunk) for chunk in _chunks(placed)]
+        for n, push in enumerate(pushes):
+            try:
+                push()
+            except StorageError as exc:
+                if n == 0:
+                    raise
+                raise StorageOutcomeUnknown(f'a part of the messages is in the queue, for the rest: {exc}') from exc
+
+    def _push(self, queue: str, raws: Sequence[bytes]) -> None:
+        self._call(('RPUSH', self.keys.queue(queue), *raws), ('ZADD', self.keys.wake(queue), 0, b'0'), once=True)
+
+    def _place(self, raws: Sequence[bytes]) -> None:
+        self._script('enqueue', (self.keys.queue('default'),), self.keys.prefix, *raws, once=True)
 
     def schedule(self, message: Message, due: float | None = None, delay: float = 0.0, event: bytes = b'') -> None:
         self._script('schedule', (self.keys.schedule,), self.keys.prefix, message.encode(),
@@ -264,16 +273,27 @@ class RedisStorage(BaseStorage):
     def put_result(self, task_id: str, record: bytes, ttl: float | None) -> None:
         self._script('put_result', (self.keys.result(task_id),), self.keys.prefix, task_id, record, _ttl_ms(ttl))
 
-    def result(self, task_id: str, preserve: bool) -> bytes | None:
-        key = self.keys.result(task_id)
-        record: bytes | None = self._call(('GET', key))
-        if preserve or record is None or record[:1] not in base.KEPT:
-            return record
+    def results_of(self, task_ids: Sequence[str], preserve: bool) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        for start in range(0, len(task_ids), CHUNK):
+            keys = [self.keys.result(task_id) for task_id in task_ids[start:start + CHUNK]]
+            records: list[bytes | None] = self._call(('MGET', *keys))
+            if not preserve:
+                self._consume(keys, records)
+            found += records
+        return found
+
+    def _consume(self, keys: Sequence[str], records: list[bytes | None]) -> None:
+        """What is kept has been read: ``records`` are what was there, now that nobody else can read it any more."""
+        kept = [n for n, record in enumerate(records) if record is not None and record[:1] in base.KEPT]
+        if not kept:
+            return
         try:
-            read: bytes | None = self._script('result', (key,), _ms(base.TOMBSTONE_TTL), once=True)
-            return read
-        except StorageUnavailable:      # whether or not it is still there: here it is
-            return record
+            read = self._script('result', [keys[n] for n in kept], _ms(base.TOMBSTONE_TTL), once=True)
+        except StorageUnavailable:      # whether or not they are still there: here they are
+            return
+        for n, record in zip(kept, read, strict=True):
+            records[n] = record
 
     def results(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -291,8 +311,8 @@ class RedisStorage(BaseStorage):
             found.update(key for key, kind in zip(keys, kinds, strict=True) if kind in base.KEPT)
         return len(found)
 
-    def watching(self, task_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
-        return self._results.watching(self.keys.result(task_id), wake)
+    def watching_all(self, wakes: Mapping[str, Callable[[], None]]) -> AbstractContextManager[None]:
+        return self._results.watching({self.keys.result(task_id): wake for task_id, wake in wakes.items()})
 
     # -- once -----------------------------------------------------------------------------------------------
 
@@ -464,6 +484,11 @@ class RedisStorage(BaseStorage):
                 yield keys
             if cursor == b'0':
                 return
+
+
+def _chunks(raws: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """The same in portions that travel together."""
+    return (raws[start:start + CHUNK] for start in range(0, len(raws), CHUNK))
 
 
 def _checked(answer: Any) -> Any:

@@ -1,0 +1,178 @@
+"""Producer: tasks on their way into the queue or the schedule, one at a time or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from geventhuey import events
+from geventhuey.clock import Clock
+from geventhuey.exceptions import (
+    ConfigurationError,
+    EnqueueOutcomeUnknown,
+    QueueException,
+    QueueWriteException,
+    ScheduleAddException,
+    StorageError,
+    StorageOutcomeUnknown,
+)
+from geventhuey.message import PERIODIC, WANTS_RESULT, Message
+from geventhuey.storage.base import BaseStorage
+from geventhuey.task import PeriodicQueueTask, QueueTask, TaskRegistry, check_task_id
+
+#: Tasks that travel in one round trip at most, and bytes of arguments from which on there are fewer.
+CHUNK, CHUNK_BYTES = 500, 1024 * 1024
+
+
+class Producer:
+    """The part of an application that sends tasks."""
+
+    storage: BaseStorage
+    registry: TaskRegistry
+    clock: Clock
+    events: bool
+    result_store: bool
+    always_eager: bool
+
+    def enqueue(self, task: QueueTask) -> Any:
+        """The task is in its queue, or in the schedule until its ``execute_time``.
+
+        Returns a TaskResultWrapper, or None without a result store.
+
+        :raises SerializationError: an argument cannot travel; the text names it.
+        :raises EnqueueOutcomeUnknown: the connection broke on the way; it may have been enqueued.
+        :raises QueueWriteException: the storage cannot be reached, or refused; it has not been enqueued.
+        """
+        _check_task(task)
+        if self.always_eager:
+            return self._run_eagerly(task)
+        if task.eta is not None and task.eta > self.clock.now():
+            return self.add_schedule(task)
+        message = self._message(task)
+        try:
+            self.storage.enqueue((message,))
+        except StorageOutcomeUnknown as exc:
+            raise EnqueueOutcomeUnknown(f'{task!r} may have been enqueued, or not: {exc}', task.task_id) from exc
+        except StorageError as exc:
+            raise QueueWriteException(f'{type(exc).__name__}: {exc}') from exc
+        return self._wrapper(task)
+
+    def enqueue_many(self, tasks: Iterable[QueueTask]) -> Any:
+        """All the tasks are in the queue (or in the schedule until their ``execute_time``), in their order, up to 500 by each round trip.
+
+        Tasks are made by ``add.s(1, 2)``; ``add.map(...)`` does both.  A list is looked through before the first of its tasks is sent.
+        What an iterator gives is sent as it comes, so that there may be more than fit into memory; with results on, one wrapper for
+        each stays.  Of a chunk of 500 without ``execute_time`` either all tasks are in the queue or none is.
+
+        Returns a ResultGroup, or None without a result store.  Errors have ``enqueued``: how many tasks, from the first one on, are in
+        the queue for certain.
+
+        :raises SerializationError: an argument cannot travel; the text names it.
+        :raises EnqueueOutcomeUnknown: the connection broke on the way; the next 500 may have been enqueued.
+        :raises QueueWriteException: the storage cannot be reached, or refused; the others have not been enqueued.
+        """
+        if self.always_eager:
+            return self._group([self._run_eagerly(task) for task in tasks])
+        results: list[Any] = []
+        enqueued = 0
+        try:
+            for chunk in _chunks(self._messages(tasks)):
+                self._enqueue_chunk(chunk, enqueued)
+                enqueued += len(chunk)
+                if self.result_store:
+                    results += [self._wrapper(task) for task, _ in chunk]
+        except QueueException as exc:
+            exc.enqueued = enqueued
+            raise
+        return self._group(results)
+
+    def add_schedule(self, task: QueueTask, delay: float | None = None) -> Any:
+        """The task is in the schedule, due at its ``execute_time``, or ``delay`` seconds from now; at once with neither."""
+        _check_task(task)
+        if self.always_eager:
+            return self._run_eagerly(task)
+        if delay is not None:
+            task.eta = self.clock.now() + delay
+        message = self._message(task)
+        try:
+            self._schedule(task, message, delay)
+        except StorageOutcomeUnknown as exc:
+            raise EnqueueOutcomeUnknown(f'{task!r} may have been scheduled, or not: {exc}', task.task_id) from exc
+        except StorageError as exc:
+            raise ScheduleAddException(f'{type(exc).__name__}: {exc}') from exc
+        return self._wrapper(task)
+
+    def _schedule(self, task: QueueTask, message: Message, delay: float | None = None) -> None:
+        event = events.event(events.EVENT_SCHEDULED, task) if self.events else b''
+        if delay is not None:
+            self.storage.schedule(message, delay=delay, event=event)
+        else:
+            self.storage.schedule(message, due=task.eta or 0.0, event=event)
+
+    def _enqueue_chunk(self, chunk: Sequence[tuple[QueueTask, Message]], before: int) -> None:
+        """The tasks are on their way, ``before`` others have been enqueued by the same call."""
+        now = self.clock.now()
+        later = [(task, message) for task, message in chunk if task.eta is not None and task.eta > now]
+        soon = [message for task, message in chunk if task.eta is None or task.eta <= now]
+        has_begun = False
+        try:
+            if soon:
+                self.storage.enqueue(soon)
+                has_begun = True
+            for task, message in later:
+                self._schedule(task, message)
+                has_begun = True
+        except StorageError as exc:
+            if has_begun or isinstance(exc, StorageOutcomeUnknown):
+                raise EnqueueOutcomeUnknown(f'{before} tasks have been enqueued, the next {len(chunk)} may have been, or not: {exc}',
+                                            chunk[0][0].task_id) from exc
+            raise QueueWriteException(f'{before} tasks have been enqueued, and no others: {type(exc).__name__}: {exc}') from exc
+
+    def _messages(self, tasks: Iterable[QueueTask]) -> Iterable[tuple[QueueTask, Message]]:
+        """Each task and its message: of a sequence all at once, so that what is wrong with one is said before any is sent."""
+        pairs = ((task, self._message(_check_task(task))) for task in tasks)
+        return list(pairs) if isinstance(tasks, Sequence) else pairs
+
+    def _message(self, task: QueueTask) -> Message:
+        if not task.importable and not self.storage.in_process:
+            raise ConfigurationError(f'{task.task_name} is defined where no consumer can import it: put it into a module, '
+                                     f'or give it a name that both sides use: @huey.task(name="...")')
+        if task.task_name not in self.registry:
+            raise ConfigurationError(f'{task!r} is not registered: use huey.registry.register({type(task).__name__})')
+        if isinstance(task, PeriodicQueueTask):
+            return self.registry.message(task, PERIODIC)
+        return self.registry.message(task, WANTS_RESULT if self.result_store else 0)
+
+    def _wrapper(self, task: QueueTask) -> Any:
+        """What a call returns."""
+        raise NotImplementedError
+
+    def _group(self, results: list[Any]) -> Any:
+        """What many calls return."""
+        raise NotImplementedError
+
+    def _run_eagerly(self, task: QueueTask) -> Any:
+        """What a call returns whose task has been run at once."""
+        raise NotImplementedError
+
+
+def _check_task(task: QueueTask) -> QueueTask:
+    """The task, when it is one. Raises TypeError or ConfigurationError otherwise."""
+    if not isinstance(task, QueueTask):
+        raise TypeError(f'a task is needed, not {task!r}')
+    check_task_id(task.task_id)
+    return task
+
+
+def _chunks(pairs: Iterable[tuple[QueueTask, Message]]) -> Iterator[list[tuple[QueueTask, Message]]]:
+    """The same in portions that can travel together."""
+    chunk: list[tuple[QueueTask, Message]] = []
+    size = 0
+    for pair in pairs:
+        chunk.append(pair)
+        size += len(pair[1].payload)
+        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
