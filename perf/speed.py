@@ -56,9 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser('speed.py', description=__doc__)
     parser.add_argument('questions', nargs='*', metavar='QUESTION', type=_question,
                         help=f'what to measure: {", ".join(QUESTIONS)} (default: everything)')
-    parser.add_argument('--tasks', type=_positive, default=100_000,
+    parser.add_argument('--tasks', type=positive, default=100_000,
                         help='no-ops to drain (default: 100000); with fewer, everything else is smaller, too')
-    parser.add_argument('--workers', type=_positive, default=500, help='of the consumer (default: 500)')
+    parser.add_argument('--workers', type=positive, default=500, help='of the consumer (default: 500)')
     parser.add_argument('--json', metavar='FILE', help='write the figures there as well')
     parser.add_argument('--check', action='store_true', help='exit with 1 when a target is missed')
     return parser
@@ -70,7 +70,7 @@ def _question(text: str) -> str:
     return text
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text!r} is no whole number from 1')
     return int(text)
