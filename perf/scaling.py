@@ -1,0 +1,210 @@
+"""Does the cost of a task stay flat? More processes, a longer queue, larger arguments, more workers: what each task costs then."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import NamedTuple
+
+import machine
+import speed_app
+from figures import Figure, Target, number, table
+from lab import LOOK, PATIENCE, ConsumerProcess, Lab
+from speed import positive
+
+from geventhuey.message import Message
+from geventhuey.testing.redis_server import RedisServer
+
+PROCESSES = (1, 2)
+BACKLOGS = (1000, 10_000, 100_000, 1_000_000, 5_000_000)
+PAYLOADS = (100, 1000, 10_000, 100_000, 1_000_000)
+SLOTS = (1, 10, 100, 500, 2000, 10_000, 20_000)
+#: Workers of each process where it is not their number that is asked for.
+WORKERS = 500
+#: Bytes of all arguments that wait in Redis at one moment, at most; Redis and the consumer need several times that.
+IN_REDIS = 200_000_000
+#: Tasks for each worker up to which the few are spared: one worker runs a few thousand in a second.
+FOR_EACH = 10_000
+#: Tasks from which on 10 ms, the unit in which systems count CPU time, do not matter.
+COUNTED = 100_000
+#: What a task may cost, of what it costs in the first row.
+FLAT = Target('<=', 1.1)
+
+
+class Cost(NamedTuple):
+    """What the tasks of one row took: microseconds of CPU for each, and tasks per second."""
+
+    consumer: float
+    redis: float
+    rate: float
+
+
+class Row(NamedTuple):
+    """How one row is measured."""
+
+    name: str
+    message: Message
+    workers: int
+    processes: int
+    #: Messages in the queue when it begins, tasks that are drained of them at a time, and in all.
+    backlog: int
+    drained: int
+    tasks: int
+    target: Target | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; answers its exit code: 1 when a target is missed and ``--check`` is given."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    flags = build_parser().parse_args(args)
+    logging.basicConfig(level=logging.ERROR)        # neither that the server goes away nor that messages are large is news
+    load, tables = os.getloadavg()[0], {}
+    with RedisServer() as server:
+        lab = Lab(server, flags.tasks or (2000 if flags.quick else COUNTED), WORKERS, sys.stderr.isatty())
+        watched = machine.Others()
+        for name in flags.themes or THEMES:
+            tables[name] = list(_figures(lab, list(THEMES[name](lab, flags.quick)), flags.rounds or (1 if flags.quick else 3)))
+        head = {
+            'machine': machine.describe(),
+            'load': f'{load:.1f} when it began',
+            'others': f'cores used by other programs: {watched.cores():.2f}',
+            'versions': f'{machine.versions()}, Redis {lab.redis.info("server")["redis_version"]}',
+            'command': shlex.join(['python', 'perf/scaling.py', *args]),
+        }
+    width = max(map(len, head))
+    print('\n'.join(f'{name:<{width}}  {text}' for name, text in head.items()))
+    for name, figures in tables.items():
+        print(f'\n{name}: {THEMES[name].__doc__}\n\n{table(figures)}')
+    if flags.json:
+        with open(flags.json, 'w', encoding='utf-8') as file:
+            json.dump({**head, 'figures': [{'theme': name, **figure.as_dict()} for name, figures in tables.items() for figure in figures]},
+                      file, indent=2)
+            file.write('\n')
+    return int(flags.check and any(figure.is_missed for figures in tables.values() for figure in figures))
+
+
+# -- themes: the first row is what the others are compared with ------------------------------------------------
+
+def processes(lab: Lab, quick: bool) -> Iterator[Row]:
+    """no-ops, with 500 workers in each process."""
+    for count in PROCESSES:
+        yield Row(f'{count} consumer process{"es" if count > 1 else ""}', _noop(), WORKERS, count, 2 * lab.tasks, lab.tasks, lab.tasks,
+                  FLAT if count == 2 else None)
+
+
+def backlog(lab: Lab, quick: bool) -> Iterator[Row]:
+    """no-ops that are taken from a queue of so many; one of 1,000 is filled up again each time that it is empty."""
+    for size in BACKLOGS[:3] if quick else BACKLOGS:
+        yield Row(f'{size:,} in the queue', _noop(), WORKERS, 1, size, min(size, lab.tasks), lab.tasks,
+                  FLAT if size == BACKLOGS[-1] else None)
+
+
+def payload(lab: Lab, quick: bool) -> Iterator[Row]:
+    """tasks with one argument of so many bytes, 500 workers; 16 MB are the most that a message may have."""
+    for size in PAYLOADS:
+        tasks = max(10, min(lab.tasks, (IN_REDIS // 10 if quick else IN_REDIS) // size))
+        message = speed_app.message(speed_app.huey, speed_app.swallow, b'x' * size)
+        yield Row(f'{size:,} bytes', message, WORKERS, 1, tasks, tasks, min(lab.tasks, tasks * (1 if quick else 5)))
+
+
+def slots(lab: Lab, quick: bool) -> Iterator[Row]:
+    """no-ops, with so many workers in one process."""
+    for count in SLOTS[:5] if quick else SLOTS:
+        tasks = min(lab.tasks, count * FOR_EACH)
+        yield Row(f'{count:,} workers', _noop(), count, 1, 2 * tasks, tasks, tasks)
+
+
+THEMES = {'processes': processes, 'backlog': backlog, 'payload': payload, 'slots': slots}
+
+
+# -- how ------------------------------------------------------------------------------------------------------
+
+def _figures(lab: Lab, rows: list[Row], rounds: int) -> Iterator[Figure]:
+    """Rows take turns, so that what else the machine does hits all; of each, medians."""
+    found: list[list[Cost]] = [[] for _ in rows]
+    with lab.bar('rows', rounds * len(rows)) as bar:
+        for _ in range(rounds):
+            for row, costs in zip(rows, found, strict=True):
+                costs.append(measure(lab, row))
+                bar.update()
+    medians = [Cost(*map(median, zip(*costs))) for costs in found]
+    for row, cost in zip(rows, medians, strict=True):
+        yield Figure(f"{row.name}: the consumer's CPU", cost.consumer, 'us/task')
+        yield Figure('  of the first', cost.consumer / (medians[0].consumer or float('inf')), 'x', row.target)
+        yield Figure("  Redis's CPU", cost.redis, 'us/task', note=f'{number(cost.redis / (medians[0].redis or float("inf")))} x')
+        yield Figure('  rate', cost.rate, 'tasks/s')
+
+
+def measure(lab: Lab, row: Row) -> Cost:
+    """What the row's tasks have cost.
+
+    The queue is filled, the consumer is started and begins with it, which is its warm-up. It is stopped (``SIGSTOP``) whenever the
+    queue is filled up, so that neither fills it nor costs it anything while we do; what it runs in between is measured.
+    """
+    app, done, seconds, used, redis_used, filled = speed_app.huey, 0, 0.0, 0.0, 0.0, row.backlog
+    speed_app.fill(app, row.message, row.backlog)
+    with lab.consumer(app, row.workers, row.processes) as consumer:
+        consumer.ready()
+        while done < row.tasks:
+            consumer.suspend()
+            missing = row.backlog - lab.left(app, consumer)[0]
+            speed_app.fill(app, row.message, missing, filled)
+            filled += missing
+            begun, cpu, redis_cpu = time.perf_counter(), consumer.cpu(), _redis_cpu(lab)
+            consumer.resume()
+            ended = _drain(lab, consumer, row)
+            seconds, done = seconds + time.perf_counter() - begun, done + ended
+            consumer.suspend()
+            used, redis_used = used + consumer.cpu() - cpu, redis_used + _redis_cpu(lab) - redis_cpu
+    return Cost(used / done * 1e6, redis_used / done * 1e6, done / seconds)
+
+
+def _drain(lab: Lab, consumer: ConsumerProcess, row: Row) -> int:
+    """How many tasks were settled: at least those that were to be."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        ended = row.backlog - lab.left(speed_app.huey, consumer)[0]
+        if ended >= row.drained:
+            return ended
+        consumer.check()
+        if time.monotonic() > deadline:
+            raise RuntimeError(f'{row.name}: {ended} of {row.drained} tasks ran within {PATIENCE:g} s\n{consumer.log()}')
+        time.sleep(min(LOOK, row.drained / 1e6))
+
+
+def _redis_cpu(lab: Lab) -> float:
+    """Seconds of CPU that Redis has used, by its own account, which is exact."""
+    cpu = lab.redis.info('cpu')
+    return float(cpu['used_cpu_user'] + cpu['used_cpu_sys'])
+
+
+def _noop() -> Message:
+    return speed_app.message(speed_app.huey, speed_app.noop)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser('scaling.py', description=__doc__)
+    parser.add_argument('themes', nargs='*', metavar='THEME', type=_theme, help=f'{", ".join(THEMES)} (default: everything)')
+    parser.add_argument('--quick', action='store_true', help='everything is small: to see that it works')
+    parser.add_argument('--tasks', type=positive, help=f'of each row that are measured (default: {COUNTED}, quick: 2000)')
+    parser.add_argument('--rounds', type=positive, help='of each row, of which the median counts (default: 3, quick: 1)')
+    parser.add_argument('--json', metavar='FILE', help='write the figures there as well')
+    parser.add_argument('--check', action='store_true', help='exit with 1 when a target is missed')
+    return parser
+
+
+def _theme(text: str) -> str:
+    if text not in THEMES:
+        raise argparse.ArgumentTypeError(f'{text!r} is none of {", ".join(THEMES)}')
+    return text
+
+
+if __name__ == '__main__':
+    sys.exit(main())
