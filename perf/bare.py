@@ -214,14 +214,6 @@ def pushed_in_bulk(url: str, queue: str, message: bytes, times: int) -> float:
     return times / (time.perf_counter() - begun)
 
 
-def pushed(client: redis.Redis, queue: str, message: bytes, times: int) -> float:
-    """Calls per second of ``lpush``, each of which waits for its answer: what an enqueue costs that is nothing but redis-py."""
-    begun = time.perf_counter()
-    for _ in range(times):
-        client.lpush(queue, message)
-    return times / (time.perf_counter() - begun)
-
-
 def _repeat(call: Callable[[], Any], times: int) -> None:
     for _ in range(times):
         call()

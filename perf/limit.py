@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
 import bare
-import machine
+import command
 import producer
 import speed_app
-from figures import Figure, Target, table
+from figures import Figure, Target
 from lab import Lab
 from questions import sleepers
-from speed import positive
 
 from geventhuey import RedisHuey
 from geventhuey.envelope import RESULT
 from geventhuey.function import TaskFunction
 from geventhuey.testing.redis_server import RedisServer
 
+#: Of the consumer: as many as a batch of the bare loop has messages.
+WORKERS = bare.BATCH
 #: Seconds of a nap, and naps for each slot.
 NAP, NAPS = 0.1, 20
 SLOTS = (500, 2000, 10_000)
@@ -38,27 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     flags = build_parser().parse_args(args)
     logging.basicConfig(level=logging.ERROR)        # that the server goes away in the end is no news
-    load, figures = os.getloadavg()[0], []
+    head, figures = command.Head('limit.py', args), []
     with RedisServer() as server:
-        lab = Lab(server, flags.tasks, 500, sys.stderr.isatty())
-        watched = machine.Others()
+        lab = Lab(server, flags.tasks, WORKERS, sys.stderr.isatty())
         for theme in (drains, naps, enqueues, steps):
             figures += theme(lab, flags.rounds)
-        head = {
-            'machine': machine.describe(),
-            'load': f'{load:.1f} when it began',
-            'others': f'cores used by other programs: {watched.cores():.2f}',
-            'versions': f'{machine.versions()}, Redis {lab.redis.info("server")["redis_version"]}',
-            'command': shlex.join(['python', 'perf/limit.py', *args]),
-        }
-    width = max(map(len, head))
-    print('\n'.join(f'{name:<{width}}  {text}' for name, text in head.items()))
-    print(f'\n{table(figures)}')
-    if flags.json:
-        with open(flags.json, 'w', encoding='utf-8') as file:
-            json.dump({**head, 'figures': [figure.as_dict() for figure in figures]}, file, indent=2)
-            file.write('\n')
-    return int(flags.check and any(figure.is_missed for figure in figures))
+            head.note(theme.__name__)
+        lines = head.lines(lab.redis)
+    command.publish(lines, {'': figures}, flags.json)
+    return command.status(figures, flags.check)
 
 
 # -- themes ---------------------------------------------------------------------------------------------------
@@ -102,12 +88,13 @@ def enqueues(lab: Lab, rounds: int) -> Iterator[Figure]:
     ping = median(bare.pinged(lab.server.port, calls) for _ in range(rounds))
     yield Figure('PING on a bare socket', ping, 'us')
     for what, patched, target in (('unpatched', False, UNPATCHED), ('patched', True, PATCHED)):
-        rates = producer.measure(lab.server.url, calls, rounds, patched)
+        found = producer.measure(lab.server.url, calls, rounds, patched)
         lab.server.flush()
-        lpush, call = median(rates['lpush']), median(rates['call'])
-        yield Figure(f'lpush of redis-py, {what}', lpush, 'calls/s')
-        yield Figure(f"geventhuey's noop(), {what}", call, 'calls/s')
-        yield Figure('  of lpush', call / lpush, 'x', target)
+        lpush, call = ([median(seconds) / calls * 1e6 for seconds in zip(*found[which])] for which in ('lpush', 'call'))
+        for name, (took, used) in ((f'lpush of redis-py, {what}', lpush), (f"geventhuey's noop(), {what}", call)):
+            yield Figure(name, 1e6 / took, 'calls/s')
+            yield Figure('  CPU', used, 'us/call')
+        yield Figure('  of lpush', lpush[0] / call[0], 'x', target)
 
 
 def steps(lab: Lab, rounds: int) -> Iterator[Figure]:
@@ -143,10 +130,10 @@ def _bare_drain(lab: Lab, app: RedisHuey, task: TaskFunction, pickled: bool) -> 
     offset = len(message.encode()) - len(_pickle_of(message.payload))
     record = b'V' + app.envelope.dumps(RESULT, True) if app.results else None
     run = bare.drain(lab.server, storage.keys.queue('default'), record, bare.Pickled(offset) if pickled else None)
-    left = lab.redis.dbsize()
+    results, inflight = lab.redis.dbsize(), lab.redis.hlen(bare.INFLIGHT)
     lab.server.flush()
-    if run.tasks != lab.tasks or (app.results and left < lab.tasks):
-        raise RuntimeError(f'of {lab.tasks} messages {run.tasks} were taken; {left} keys are left')
+    if run.tasks != lab.tasks or inflight or (app.results and results < lab.tasks):
+        raise RuntimeError(f'of {lab.tasks} messages {run.tasks} were taken, {inflight} are in flight; {results} keys are left')
     return run
 
 
@@ -164,10 +151,10 @@ def _pickle_of(payload: bytes) -> bytes:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser('limit.py', description=__doc__)
-    parser.add_argument('--tasks', type=positive, default=100_000, help='of each drain (default: 100000); all else follows from that')
-    parser.add_argument('--rounds', type=positive, default=5, help='of each measurement, of which the median counts (default: 5)')
-    parser.add_argument('--json', metavar='FILE', help='write the figures there as well')
-    parser.add_argument('--check', action='store_true', help='exit with 1 when a target is missed')
+    parser.add_argument('--tasks', type=command.positive, default=100_000,
+                        help='of each drain (default: 100000); all else follows from that')
+    parser.add_argument('--rounds', type=command.positive, default=5, help='of each measurement, of which the median counts (default: 5)')
+    command.add_flags(parser)
     return parser
 
 

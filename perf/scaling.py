@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import logging
-import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import NamedTuple
 
-import machine
+import command
 import speed_app
-from figures import Figure, Target, number, table
+from figures import Figure, Target
 from lab import LOOK, PATIENCE, ConsumerProcess, Lab
-from speed import positive
 
 from geventhuey.message import Message
 from geventhuey.testing.redis_server import RedisServer
@@ -34,7 +31,7 @@ IN_REDIS = 200_000_000
 FOR_EACH = 10_000
 #: Tasks from which on 10 ms, the unit in which systems count CPU time, do not matter.
 COUNTED = 100_000
-#: What a task may cost, of what it costs in the first row.
+#: What a task may cost, of what it costs in the row that the others are compared with.
 FLAT = Target('<=', 1.1)
 
 
@@ -58,6 +55,8 @@ class Row(NamedTuple):
     drained: int
     tasks: int
     target: Target | None = None
+    #: True for the one that the others are compared with.
+    is_base: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,45 +64,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     flags = build_parser().parse_args(args)
     logging.basicConfig(level=logging.ERROR)        # neither that the server goes away nor that messages are large is news
-    load, tables = os.getloadavg()[0], {}
+    head, tables = command.Head('scaling.py', args), {}
     with RedisServer() as server:
         lab = Lab(server, flags.tasks or (2000 if flags.quick else COUNTED), WORKERS, sys.stderr.isatty())
-        watched = machine.Others()
         for name in flags.themes or THEMES:
-            tables[name] = list(_figures(lab, list(THEMES[name](lab, flags.quick)), flags.rounds or (1 if flags.quick else 3)))
-        head = {
-            'machine': machine.describe(),
-            'load': f'{load:.1f} when it began',
-            'others': f'cores used by other programs: {watched.cores():.2f}',
-            'versions': f'{machine.versions()}, Redis {lab.redis.info("server")["redis_version"]}',
-            'command': shlex.join(['python', 'perf/scaling.py', *args]),
-        }
-    width = max(map(len, head))
-    print('\n'.join(f'{name:<{width}}  {text}' for name, text in head.items()))
-    for name, figures in tables.items():
-        print(f'\n{name}: {THEMES[name].__doc__}\n\n{table(figures)}')
-    if flags.json:
-        with open(flags.json, 'w', encoding='utf-8') as file:
-            json.dump({**head, 'figures': [{'theme': name, **figure.as_dict()} for name, figures in tables.items() for figure in figures]},
-                      file, indent=2)
-            file.write('\n')
-    return int(flags.check and any(figure.is_missed for figures in tables.values() for figure in figures))
+            rows = list(THEMES[name](lab, flags.quick))
+            tables[f'{name}: {THEMES[name].__doc__}'] = list(_figures(lab, rows, flags.rounds or (1 if flags.quick else 3)))
+            head.note(name)
+        lines = head.lines(lab.redis)
+    command.publish(lines, tables, flags.json)
+    return command.status(itertools.chain(*tables.values()), flags.check)
 
 
-# -- themes: the first row is what the others are compared with ------------------------------------------------
+# -- themes ---------------------------------------------------------------------------------------------------
 
 def processes(lab: Lab, quick: bool) -> Iterator[Row]:
     """no-ops, with 500 workers in each process."""
     for count in PROCESSES:
         yield Row(f'{count} consumer process{"es" if count > 1 else ""}', _noop(), WORKERS, count, 2 * lab.tasks, lab.tasks, lab.tasks,
-                  FLAT if count == 2 else None)
+                  FLAT if count > 1 else None, count == 1)
 
 
 def backlog(lab: Lab, quick: bool) -> Iterator[Row]:
     """no-ops that are taken from a queue of so many; one of 1,000 is filled up again each time that it is empty."""
     for size in BACKLOGS[:3] if quick else BACKLOGS:
         yield Row(f'{size:,} in the queue', _noop(), WORKERS, 1, size, min(size, lab.tasks), lab.tasks,
-                  FLAT if size == BACKLOGS[-1] else None)
+                  FLAT if size == BACKLOGS[-1] else None, size == BACKLOGS[0])
 
 
 def payload(lab: Lab, quick: bool) -> Iterator[Row]:
@@ -111,14 +97,15 @@ def payload(lab: Lab, quick: bool) -> Iterator[Row]:
     for size in PAYLOADS:
         tasks = max(10, min(lab.tasks, (IN_REDIS // 10 if quick else IN_REDIS) // size))
         message = speed_app.message(speed_app.huey, speed_app.swallow, b'x' * size)
-        yield Row(f'{size:,} bytes', message, WORKERS, 1, tasks, tasks, min(lab.tasks, tasks * (1 if quick else 5)))
+        yield Row(f'{size:,} bytes', message, WORKERS, 1, tasks, tasks, min(lab.tasks, tasks * (1 if quick else 5)),
+                  is_base=size == PAYLOADS[0])
 
 
 def slots(lab: Lab, quick: bool) -> Iterator[Row]:
     """no-ops, with so many workers in one process."""
     for count in SLOTS[:5] if quick else SLOTS:
         tasks = min(lab.tasks, count * FOR_EACH)
-        yield Row(f'{count:,} workers', _noop(), count, 1, 2 * tasks, tasks, tasks)
+        yield Row(f'{count:,} workers', _noop(), count, 1, 2 * tasks, tasks, tasks, is_base=count == WORKERS)
 
 
 THEMES = {'processes': processes, 'backlog': backlog, 'payload': payload, 'slots': slots}
@@ -135,11 +122,19 @@ def _figures(lab: Lab, rows: list[Row], rounds: int) -> Iterator[Figure]:
                 costs.append(measure(lab, row))
                 bar.update()
     medians = [Cost(*map(median, zip(*costs))) for costs in found]
+    base, base_cost = next((row, cost) for row, cost in zip(rows, medians, strict=True) if row.is_base)
     for row, cost in zip(rows, medians, strict=True):
         yield Figure(f"{row.name}: the consumer's CPU", cost.consumer, 'us/task')
-        yield Figure('  of the first', cost.consumer / (medians[0].consumer or float('inf')), 'x', row.target)
-        yield Figure("  Redis's CPU", cost.redis, 'us/task', note=f'{number(cost.redis / (medians[0].redis or float("inf")))} x')
+        yield Figure("  Redis's CPU", cost.redis, 'us/task')
         yield Figure('  rate', cost.rate, 'tasks/s')
+        if row is not base:
+            yield Figure(f'  the consumer, against {base.name}', _ratio(cost.consumer, base_cost.consumer), 'x', row.target)
+            yield Figure('  Redis', _ratio(cost.redis, base_cost.redis), 'x')
+
+
+def _ratio(cost: float, base: float) -> float:
+    """Between two costs; 1 when the base is too small to have been counted."""
+    return cost / base if base else 1.0
 
 
 def measure(lab: Lab, row: Row) -> Cost:
@@ -191,19 +186,13 @@ def _noop() -> Message:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser('scaling.py', description=__doc__)
-    parser.add_argument('themes', nargs='*', metavar='THEME', type=_theme, help=f'{", ".join(THEMES)} (default: everything)')
+    parser.add_argument('themes', nargs='*', metavar='THEME', type=command.one_of(THEMES),
+                        help=f'{", ".join(THEMES)} (default: everything)')
     parser.add_argument('--quick', action='store_true', help='everything is small: to see that it works')
-    parser.add_argument('--tasks', type=positive, help=f'of each row that are measured (default: {COUNTED}, quick: 2000)')
-    parser.add_argument('--rounds', type=positive, help='of each row, of which the median counts (default: 3, quick: 1)')
-    parser.add_argument('--json', metavar='FILE', help='write the figures there as well')
-    parser.add_argument('--check', action='store_true', help='exit with 1 when a target is missed')
+    parser.add_argument('--tasks', type=command.positive, help=f'of each row that are measured (default: {COUNTED}, quick: 2000)')
+    parser.add_argument('--rounds', type=command.positive, help='of each row, of which the median counts (default: 3, quick: 1)')
+    command.add_flags(parser)
     return parser
-
-
-def _theme(text: str) -> str:
-    if text not in THEMES:
-        raise argparse.ArgumentTypeError(f'{text!r} is none of {", ".join(THEMES)}')
-    return text
 
 
 if __name__ == '__main__':
