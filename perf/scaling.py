@@ -43,6 +43,15 @@ class Cost(NamedTuple):
     rate: float
 
 
+class Spent(NamedTuple):
+    """What one part of a row's tasks took."""
+
+    tasks: int
+    seconds: float
+    cpu: float
+    redis_cpu: float
+
+
 class Row(NamedTuple):
     """How one row is measured."""
 
@@ -140,38 +149,41 @@ def _ratio(cost: float, base: float) -> float:
 def measure(lab: Lab, row: Row) -> Cost:
     """What the row's tasks have cost.
 
-    The queue is filled, the consumer is started and begins with it, which is its warm-up. It is stopped (``SIGSTOP``) whenever the
-    queue is filled up, so that neither fills it nor costs it anything while we do; what it runs in between is measured.
+    The consumer begins with a full queue, and is stopped (``SIGSTOP``) whenever that is filled up again, so that nothing is spent on
+    filling it. What is spent in between counts, but for the first time: until then a consumer learns how large messages are.
     """
-    app, done, seconds, used, redis_used, filled = speed_app.huey, 0, 0.0, 0.0, 0.0, row.backlog
+    app, spent, filled, is_warm = speed_app.huey, [], row.backlog, False
     speed_app.fill(app, row.message, row.backlog)
     with lab.consumer(app, row.workers, row.processes) as consumer:
         consumer.ready()
-        while done < row.tasks:
+        while sum(part.tasks for part in spent) < row.tasks:
             consumer.suspend()
             missing = row.backlog - lab.left(app, consumer)[0]
             speed_app.fill(app, row.message, missing, filled)
             filled += missing
-            begun, cpu, redis_cpu = time.perf_counter(), consumer.cpu(), _redis_cpu(lab)
-            consumer.resume()
-            ended = _drain(lab, consumer, row)
-            seconds, done = seconds + time.perf_counter() - begun, done + ended
-            consumer.suspend()
-            used, redis_used = used + consumer.cpu() - cpu, redis_used + _redis_cpu(lab) - redis_cpu
-    return Cost(used / done * 1e6, redis_used / done * 1e6, done / seconds)
+            part = _drain(lab, consumer, row)
+            if is_warm:
+                spent.append(part)
+            is_warm = True
+    tasks, seconds, cpu, redis_cpu = map(sum, zip(*spent))
+    return Cost(cpu / tasks * 1e6, redis_cpu / tasks * 1e6, tasks / seconds)
 
 
-def _drain(lab: Lab, consumer: ConsumerProcess, row: Row) -> int:
-    """How many tasks were settled: at least those that were to be."""
+def _drain(lab: Lab, consumer: ConsumerProcess, row: Row) -> Spent:
+    """The consumer has gone on until so many tasks were settled, and stands still again."""
     deadline = time.monotonic() + PATIENCE
-    while True:
-        ended = row.backlog - lab.left(speed_app.huey, consumer)[0]
-        if ended >= row.drained:
-            return ended
+    begun, cpu, redis_cpu = time.perf_counter(), consumer.cpu(), _redis_cpu(lab)
+    consumer.resume()
+    while (ended := row.backlog - lab.left(speed_app.huey, consumer)[0]) < row.drained:
         consumer.check()
         if time.monotonic() > deadline:
             raise RuntimeError(f'{row.name}: {ended} of {row.drained} tasks ran within {PATIENCE:g} s\n{consumer.log()}')
         time.sleep(min(LOOK, row.drained / 1e6))
+    seconds = time.perf_counter() - begun
+    consumer.suspend()
+    # what was settled between the last look and this moment has been paid for as well
+    ended = row.backlog - lab.left(speed_app.huey, consumer)[0]
+    return Spent(ended, seconds, consumer.cpu() - cpu, _redis_cpu(lab) - redis_cpu)
 
 
 def _redis_cpu(lab: Lab) -> float:
