@@ -70,10 +70,10 @@ class Lab:
         return tqdm(total=total, desc=what, unit=' tasks', leave=False, disable=not self._progress)
 
     @contextmanager
-    def consumer(self, huey: Huey, workers: int | None = None) -> Iterator[ConsumerProcess]:
-        """A consumer process with greenlets, and how much it uses."""
+    def consumer(self, huey: Huey, workers: int | None = None, processes: int = 1) -> Iterator[ConsumerProcess]:
+        """A consumer with greenlets, of one process or several, and how much it uses."""
         name = next(name for name, value in vars(speed_app).items() if value is huey)
-        process = ConsumerProcess(self, huey, name, self.workers if workers is None else workers)
+        process = ConsumerProcess(self, huey, name, self.workers if workers is None else workers, processes)
         try:
             yield process
         finally:
@@ -102,45 +102,52 @@ class Lab:
 
     def _settled(self, huey: Huey, consumer: ConsumerProcess, tasks: int) -> int:
         """How many tasks are settled, by what is in Redis at one moment."""
-        name = consumer.name()
-        if name is None:
+        if not consumer.names():
             return 0
-        storage: Any = huey.storage
-        keys = storage.keys
-        pipeline = self.redis.pipeline(transaction=True)
-        pipeline.llen(keys.queue('default')).hlen(keys.inflight(name)).dbsize()
-        queued, inflight, size = pipeline.execute()
-        ended: int = tasks - queued - inflight
+        left, size = self.left(huey, consumer)
+        ended: int = tasks - left
         return min(ended, size) if huey.results and ended == tasks else ended
+
+    def left(self, huey: Huey, consumer: ConsumerProcess) -> tuple[int, int]:
+        """How many tasks are in the queue or in flight, and how many keys Redis has, at one moment."""
+        storage: Any = huey.storage
+        pipeline = self.redis.pipeline(transaction=True)
+        pipeline.llen(storage.keys.queue('default')).dbsize()
+        for name in consumer.names():
+            pipeline.hlen(storage.keys.inflight(name))
+        queued, size, *inflight = pipeline.execute()
+        return queued + sum(inflight), size
 
 
 class ConsumerProcess:
     """``geventhuey-consumer -k greenlet`` on the lab's Redis."""
 
-    def __init__(self, lab: Lab, huey: Huey, name: str, workers: int) -> None:
+    def __init__(self, lab: Lab, huey: Huey, name: str, workers: int, processes: int = 1) -> None:
         self._lab = lab
         self._huey = huey
         self._log = lab.server.directory / 'consumer.log'
         command = [sys.executable, '-m', 'geventhuey.cli.consumer', f'speed_app.{name}', '-k', 'greenlet', '-w', str(workers),
-                   '-t', '1', '--url', lab.server.url]
+                   '-p', str(processes), '-t', '1', '--url', lab.server.url]
         with open(self._log, 'wb') as log:
             self._process = subprocess.Popen(command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._observed = psutil.Process(self._process.pid)
-        self._name: str | None = None
+        self._processes = processes
+        self._names: list[str] = []
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def name(self) -> str | None:
-        """What it is called in the storage; None until it has registered."""
-        if self._name is None:
-            self._name = next(iter(self._huey.storage.consumers()), None)
-        return self._name
+    def names(self) -> list[str]:
+        """What its processes are called in the storage; none until all have registered."""
+        if not self._names:
+            found = list(self._huey.storage.consumers())
+            self._names = found if len(found) >= self._processes else []
+        return self._names
 
     def ready(self) -> ConsumerProcess:
         """It waits for tasks; returns self."""
-        self.wait_until(lambda: self.name() is not None, START_TIMEOUT)
+        self.wait_until(lambda: bool(self.names()), START_TIMEOUT)
         return self
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
@@ -162,8 +169,21 @@ class ConsumerProcess:
         return self._log.read_text(errors='replace')[-5000:]
 
     def cpu(self) -> float:
-        """Seconds of CPU that it has used."""
-        return _cpu(self.pid)
+        """Seconds of CPU that it has used, with all its processes."""
+        return _cpu(self.pid) + sum(_cpu(child.pid) for child in self._children())
+
+    def suspend(self) -> None:
+        """It stands still, and all its processes."""
+        for process in (self._observed, *self._children()):
+            process.suspend()
+
+    def resume(self) -> None:
+        """It goes on."""
+        for process in (*self._children(), self._observed):
+            process.resume()
+
+    def _children(self) -> list[psutil.Process]:
+        return self._observed.children(recursive=True) if self._processes > 1 else []
 
     def connections(self) -> list[str]:
         """What each of its connections to Redis is called, by Redis."""
@@ -175,6 +195,7 @@ class ConsumerProcess:
     def stop(self) -> None:
         """It has ended, and what it left in Redis is gone."""
         if self._process.poll() is None:
+            self.resume()
             self._process.terminate()
         try:
             self._process.wait(30)

@@ -1,10 +1,14 @@
-"""The applications that speed.py measures; a real consumer imports them by this module's name."""
+"""The applications that speed.py, limit.py and scaling.py measure; a real consumer imports them by this module's name."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from geventhuey import RedisHuey
+from geventhuey.function import TaskFunction
+from geventhuey.message import WANTS_RESULT, Message
 
 huey = RedisHuey('speed')
 #: The same without results.
@@ -50,3 +54,28 @@ def gather(until: float, waits: bool) -> tuple[float, float]:
     if waits:
         result.get(blocking=True, preserve=True)
     return begun, ended
+
+
+@huey.task()
+def swallow(data: bytes) -> bool:
+    """Nothing; what it is given has travelled."""
+    return True
+
+
+def message(app: RedisHuey, task: TaskFunction, *args: Any) -> Message:
+    """What a call of the application's task would enqueue."""
+    return app.registry.message(task.task_class((args, {})), WANTS_RESULT if app.results else 0)
+
+
+def fill(app: RedisHuey, like: Message, count: int, first: int = 0) -> None:
+    """So many messages more are in the queue; their ids, as long as ordinary ones, are numbers from ``first`` on.
+
+    Enqueued many at a time: it is not the producer that is measured.
+    """
+    for chunk in _chunks(first, first + count, max(1, min(500, 10_000_000 // (len(like.payload) + 100)))):
+        app.storage.enqueue([like._replace(id=f'{number:036d}') for number in chunk])
+
+
+def _chunks(first: int, last: int, size: int) -> Iterator[range]:
+    for start in range(first, last, size):
+        yield range(start, min(last, start + size))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,16 @@ PERF = CHECKOUT / 'perf'
 def run(*args: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, 'PYTHONPATH': str(CHECKOUT)}
     return subprocess.run([sys.executable, *args], cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=110)
+
+
+def written(path: Path, printed: str) -> list[dict[str, Any]]:
+    """The figures in the file: numbers, and all were printed as well."""
+    content = json.loads(path.read_text())
+    assert {'machine', 'versions', 'command', 'figures'} <= set(content)
+    assert all(math.isfinite(figure['value']) for figure in content['figures'])
+    assert all(figure['name'] in printed for figure in content['figures'])
+    found: list[dict[str, Any]] = content['figures']
+    return found
 
 
 def test_every_benchmark_runs():
@@ -35,16 +46,41 @@ def test_every_benchmark_is_found():
 def test_every_question_of_speed_is_answered(tmp_path):
     ended = run('perf/speed.py', '--tasks', '200', '--workers', '20', '--json', str(tmp_path / 'figures.json'))
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    written = json.loads((tmp_path / 'figures.json').read_text())
-    assert {'machine', 'versions', 'command', 'figures'} <= set(written)
-    assert all(math.isfinite(figure['value']) for figure in written['figures'])
-    assert all(figure['name'] in ended.stdout for figure in written['figures'])
-    assert sum(figure['target'] is not None for figure in written['figures']) >= 4
+    figures = written(tmp_path / 'figures.json', ended.stdout)
+    assert sum(figure['target'] is not None for figure in figures) >= 4
 
 
-@pytest.mark.parametrize('args', [['unheard-of'], ['--tasks', '0'], ['--workers', 'many']])
-def test_speed_refuses_what_it_does_not_know(args):
-    ended = run('perf/speed.py', *args)
+def test_limits_are_measured_beside_what_is_ours(tmp_path):
+    ended = run('perf/limit.py', '--tasks', '300', '--rounds', '1', '--json', str(tmp_path / 'figures.json'))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    figures = written(tmp_path / 'figures.json', ended.stdout)
+    assert sum(figure['target'] is not None for figure in figures) == 4
+    for words in ('bare batch loop', 'parked greenlets', 'lpush', 'PING', 'pickle'):
+        assert any(words in figure['name'] for figure in figures)
+
+
+def test_every_theme_of_scaling_is_measured(tmp_path):
+    ended = run('perf/scaling.py', '--quick', '--tasks', '300', '--json', str(tmp_path / 'figures.json'))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    figures = written(tmp_path / 'figures.json', ended.stdout)
+    assert {figure['theme'] for figure in figures} == {'processes', 'backlog', 'payload', 'slots'}
+    assert sum(figure['target'] is not None for figure in figures) == 1       # the other one's queue is not quickly filled
+
+
+def test_a_missed_target_is_an_error_when_it_is_checked():
+    code = ('import sys; sys.path.insert(0, "perf"); import command; from figures import Figure, Target\n'
+            'for value, check in ((1, True), (3, True), (3, False)):\n'
+            '    print(command.status([Figure("it", value, "x", Target("<=", 2))], check))')
+    ended = run('-c', code)
+    assert ended.stdout.split() == ['0', '1', '0'], ended.stderr
+
+
+@pytest.mark.parametrize(('command', 'args'), [
+    ('speed', ['unheard-of']), ('speed', ['--tasks', '0']), ('speed', ['--workers', 'many']),
+    ('limit', ['--tasks', '0']), ('limit', ['--rounds', 'many']),
+    ('scaling', ['unheard-of']), ('scaling', ['--tasks', '0'])])
+def test_a_command_refuses_what_it_does_not_know(command, args):
+    ended = run(f'perf/{command}.py', *args)
     assert ended.returncode == 2 and args[-1] in ended.stderr
 
 

@@ -19,16 +19,20 @@ def measure(lab: Lab) -> Iterator[Figure]:
     """The ideal is that every worker sleeps all the time, from the start of the first task until the last one is settled."""
     for workers in WORKERS:
         workers = max(1, int(workers * lab.share))
-        tasks = workers * max(2, int(ROUNDS * lab.share))
-        with lab.bar('naps enqueued', tasks) as bar:
-            for _ in range(tasks):
-                speed_app.doze(NAP)
-                bar.update()
-        with lab.consumer(speed_app.huey, workers) as consumer:
-            drained = lab.drain(speed_app.huey, consumer, tasks)
-            first = min(speed_app.huey.serializer.loads(result) for result in speed_app.huey.all_results().values())
-        seconds = drained.ended - first
-        ideal = tasks / workers * NAP
-        yield Figure(f'tasks of {NAP:g} s, -w {workers}', tasks / seconds, 'tasks/s')
-        yield Figure('  of what is possible', ideal / seconds * 100, '%')
-        yield Figure("  the consumer's CPU", drained.consumer_cpu / tasks * 1e6, 'us/task')
+        yield from nap(lab, workers, workers * max(2, int(ROUNDS * lab.share)))
+
+
+def nap(lab: Lab, workers: int, tasks: int, whose: str = '') -> Iterator[Figure]:
+    """So many workers have slept so many naps."""
+    with lab.bar('naps enqueued', tasks) as bar:
+        for _ in range(tasks):
+            speed_app.doze(NAP)
+            bar.update()
+    with lab.consumer(speed_app.huey, workers) as consumer:
+        drained = lab.drain(speed_app.huey, consumer, tasks)
+        first = min(speed_app.huey.serializer.loads(result) for result in speed_app.huey.all_results().values())
+    seconds = drained.ended - first
+    ideal = tasks / workers * NAP
+    yield Figure(f'{whose}tasks of {NAP:g} s, -w {workers}', tasks / seconds, 'tasks/s')
+    yield Figure('  of what is possible', ideal / seconds * 100, '%')
+    yield Figure("  the consumer's CPU", drained.consumer_cpu / tasks * 1e6, 'us/task')
