@@ -61,6 +61,14 @@ PROMISES = {
         else:
             assert False
     ''',
+    'Many at once': '''
+        import time
+        assert results() == [3, 7] and total % 2 == 0
+        deadline = time.monotonic() + 30
+        while huey.pending_count() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert huey.pending_count() == 0
+    ''',
     'Scheduling and retries': '''
         soon, last = huey.scheduled()
         assert last.task_id == later.task_id and soon.get_data() == last.get_data() == ((1, 2), {})

@@ -19,6 +19,8 @@ LONGEST_WAIT = 5.0
 LAST_WAKE = 1.0
 #: Bytes that one answer should not exceed by much.
 MAX_ANSWER = 4 * 1024 * 1024
+#: Messages that are asked for when nothing is known of their size; twice as many after each answer that was not large.
+FIRST = 64
 
 
 class Fetcher(Component):
@@ -48,7 +50,9 @@ class Fetcher(Component):
         self._room = Event()            # a worker is free, or the backlog is gone
         self._news = Event()            # there may be something to fetch
         self._hungry = Event()          # it could take something
-        self._at_most = MAX_FETCH
+        # half of the workers: while these run, the other half's tasks are fetched and settled
+        self._most = min(MAX_FETCH, max(FIRST, pool.size // 2))
+        self._at_most = FIRST
         self._is_due_soon = False
         self._ear: Any = None
         #: How many listen to the events, as the last fetch said.
@@ -106,18 +110,20 @@ class Fetcher(Component):
         for delivery in fetched.deliveries:
             size += len(delivery.message)
             self._run(delivery)
-        self._adapt(size, len(fetched.deliveries))
+        self._adapt(size, len(fetched.deliveries), wanted)
         if len(fetched.deliveries) < wanted:
             self._outage.over(self)     # it may wait long from here on
             if self._news.wait(LONGEST_WAIT if fetched.next_due is None else min(LONGEST_WAIT, fetched.next_due)):
                 self._news.clear()
 
-    def _adapt(self, size: int, count: int) -> None:
+    def _adapt(self, size: int, count: int, wanted: int) -> None:
         """The next answer will not be much larger than MAX_ANSWER."""
         if size > MAX_ANSWER:
             self._at_most = max(1, count // 2)
-        elif count == self._at_most < MAX_FETCH:
-            self._at_most = min(MAX_FETCH, count * 2)
+        elif count < wanted:                # what comes next may be of another kind
+            self._at_most = min(self._at_most, FIRST)
+        elif count == self._at_most:
+            self._at_most = min(self._most, count * 2)
 
     def _wait_for_room(self) -> None:
         self._hungry.clear()

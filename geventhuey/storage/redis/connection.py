@@ -97,11 +97,11 @@ class Link:
     def send(self, data: bytes) -> None:
         """The bytes are on their way; each piece has its own time, so that a slow connection is no broken one."""
         self._set_timeout(ANSWER_TIMEOUT)
-        if len(data) <= PIECE:
-            self._sock.sendall(data)
+        sent = self._sock.send(data)        # all of it, as a rule; gevent's sendall asks the system for the buffer's size first
+        if sent == len(data):
             return
         view = memoryview(data)
-        for start in range(0, len(data), PIECE):
+        for start in range(sent, len(data), PIECE):
             self._sock.sendall(view[start:start + PIECE])
 
     def receive(self, timeout: float | None) -> Any:
@@ -169,6 +169,13 @@ class TwoWay:
                 except (BlockingIOError, ssl.SSLWantReadError):
                     pass
             poll.poll()
+
+    def send(self, data: bytes) -> int:
+        """So many bytes are on their way."""
+        with self._lock:
+            self._sock.settimeout(ANSWER_TIMEOUT)
+            sent: int = self._sock.send(data)
+            return sent
 
     def sendall(self, data: bytes | memoryview) -> None:
         """The data are on their way."""
