@@ -45,6 +45,13 @@ DEV = [
     'tox>=4',
 ]
 
+#: What perf/ needs beyond that.
+PERF = [
+    *TEST,
+    'matplotlib',
+    'tabulate',
+]
+
 setup(
     name='geventhuey',
     version=version(),
@@ -83,6 +90,7 @@ setup(
     extras_require={
         'msgpack': ['msgpack>=1.0'],
         'test': TEST,
+        'perf': PERF,
         'dev': DEV,
     },
     entry_points={

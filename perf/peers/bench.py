@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import redis
 
 from geventhuey.testing.redis_server import RedisServer
 from peers.contenders import Contender
+from peers.venvs import CHECKOUT
 
 HERE = Path(__file__).resolve().parent
 #: Seconds that a worker has to run its first task.
@@ -173,5 +175,6 @@ class Worker:
 
 
 def _end(text: str) -> str:
-    """The last lines, in one."""
-    return ' / '.join(line.strip() for line in text.strip().splitlines()[-3:])[-400:] or 'it said nothing'
+    """The last lines that say something, in one, without where the checkout is."""
+    lines = [line.strip() for line in text.replace(f'{CHECKOUT}{os.sep}', '').splitlines() if re.search(r'[a-z]', line)]
+    return ' / '.join(lines[-3:])[-400:] or 'it said nothing'

@@ -45,4 +45,28 @@ CONTENDERS = {contender.name: contender for contender in (
         'huey', 'Huey', ('huey==3.5.4', *GEVENT, *REDIS),
         ('{bin}/python', '-m', 'gevent.monkey', '{bin}/huey_consumer', 'huey_peer.huey', '-k', 'greenlet', '-w', '{slots}', '-q'),
         'huey_consumer -k greenlet, blocking pop, notify_result', greenlets=True),
+    Contender(
+        'dramatiq', 'Dramatiq', ('dramatiq==2.2.1', *GEVENT, *REDIS),
+        ('{bin}/dramatiq-gevent', 'dramatiq_peer', '-p', '1', '-t', '{slots}', '--skip-logging'),
+        'dramatiq-gevent -p 1, Redis broker, Redis results', greenlets=True),
+    Contender(
+        'celery', 'Celery', ('celery[redis]==5.7.0', *GEVENT, *REDIS),
+        ('{bin}/celery', '-A', 'celery_peer:app', 'worker', '-P', 'gevent', '-c', '{slots}', '-l', 'ERROR', '--without-gossip',
+         '--without-mingle', '--without-heartbeat'),
+        'celery worker -P gevent, acks_late, prefetch 4 a slot, no events; Redis broker and result backend', greenlets=True),
+    # arq does not go with a later redis-py.
+    Contender(
+        'arq', 'arq', ('arq==0.28.0', 'redis==5.3.1', 'hiredis==3.5.0', *UVLOOP),
+        ('{bin}/arq', 'arq_peer.WorkerSettings', '--custom-log-dict', 'arq_peer.LOGGING'),
+        'uvloop, poll_delay 0.05 s (worker) and 0.01 s (callers)'),
+    Contender(
+        'saq', 'SAQ', ('saq==0.26.4', 'typing_extensions==4.16.0', *REDIS, *UVLOOP), ('{bin}/saq', 'saq_peer.settings', '-q'),
+        'uvloop, no limit to connections'),
+    Contender(
+        'taskiq', 'taskiq', ('taskiq==0.13.0', 'taskiq-redis==1.2.4', *REDIS, *UVLOOP),
+        ('{bin}/taskiq', 'worker', 'taskiq_peer:broker', '--workers', '1', '--max-async-tasks', '{slots}', '--log-level', 'ERROR'),
+        'uvloop, RedisStreamBroker (the one that acknowledges), Redis results, callers poll every 0.01 s'),
+    Contender(
+        'streaq', 'streaQ', ('streaq==7.2.0', 'coredis==6.9.0', *UVLOOP), ('{bin}/streaq', 'run', 'streaq_peer:worker'),
+        'uvloop, prefetch of one a slot', built=('crontab',)),
 )}

@@ -97,11 +97,14 @@ class Producer:
             found.append(time.perf_counter() - begun)
         return found
 
-    async def schedule(self, samples: int, ahead: float, spread: float) -> None:
-        """Tasks at random times within ``spread`` seconds, the first of them ``ahead`` from now."""
+    async def schedule(self, samples: int, ahead: float, spread: float) -> bool:
+        """Tasks at random times within ``spread`` seconds, the first of them ``ahead`` from now; False when there is no such way."""
+        if self.peer.schedule is None:
+            return False
         begin = time.time() + ahead
         for eta in sorted(begin + random.random() * spread for _ in range(samples)):
             await _awaited(self.peer.schedule(self.peer.started, eta, eta))
+        return True
 
     async def _pause(self) -> None:
         """No two calls in step with anything that polls."""

@@ -121,7 +121,9 @@ def schedule(bench: Bench, size: Size) -> Figures:
     _queue_one(bench)
     with bench.worker(SLOTS, total=size.samples) as worker:
         _wait_until_ready(bench, worker)
-        bench.driver('schedule', samples=size.samples, ahead=size.ahead, spread=size.spread)
+        if not bench.driver('schedule', samples=size.samples, ahead=size.ahead, spread=size.spread):
+            yield from ((key, NOT_OFFERED) for key in ('eta_p50', 'eta_p99', 'eta_early'))
+            return
         samples = _samples(worker, size.samples, size.limit + size.ahead + size.spread)
     yield from _spread('eta', samples)
     yield 'eta_early', sum(sample < 0 for sample in samples)

@@ -69,7 +69,7 @@ def document(head: Mapping[str, str], found: Mapping[tuple[str, str], float | st
         rows = [row for row in rows if any((row.key, name) in found for name in names)]
         if rows:
             lines += [theme, '-' * len(theme), '', _table(rows, found, names, reasons), '']
-    lines += [f'| ({place}) {reason}' for place, reason in enumerate(reasons, 1)]
+    lines += [f'| ({place}) {reason}' for place, reason in enumerate(map(_plain, reasons), 1)]
     lines += ['', 'Modes', '-----', '']
     lines += [f'* {CONTENDERS[name].title}: {CONTENDERS[name].mode}' for name in names]
     return '\n'.join(lines).rstrip() + '\n'
@@ -78,7 +78,7 @@ def document(head: Mapping[str, str], found: Mapping[tuple[str, str], float | st
 def _table(rows: Iterable[Row], found: Mapping[tuple[str, str], float | str], names: Sequence[str], reasons: list[str]) -> str:
     lines = []
     for row in rows:
-        lines.append([row.label, *(_cell(found.get((row.key, name)), f'{CONTENDERS[name].title}, {row.label}', reasons) for name in names)])
+        lines.append([row.label, *(_cell(found.get((row.key, name)), CONTENDERS[name].title, reasons) for name in names)])
         compared = against_best(row, found, names)
         if compared is not None:
             lines.append(['  ours against the best peer', *(f'{compared} x' if name == OURS else '' for name in names)])
@@ -97,7 +97,7 @@ def against_best(row: Row, found: Mapping[tuple[str, str], float | str], names: 
     return f'{above / below:.2f}' if below > 0 else None
 
 
-def _cell(value: float | str | None, where: str, reasons: list[str]) -> str:
+def _cell(value: float | str | None, title: str, reasons: list[str]) -> str:
     """A number, or a word, with a note below the tables that says more."""
     if isinstance(value, (int, float)):
         return number(value)
@@ -106,8 +106,15 @@ def _cell(value: float | str | None, where: str, reasons: list[str]) -> str:
     kind, _, reason = value.partition(': ')
     if not reason:
         return kind
-    reasons.append(f'{where}: {reason}')
-    return f'{kind} ({len(reasons)})'
+    note = f'{title}: {reason}'
+    if note not in reasons:                 # the same reason for many cells is said once
+        reasons.append(note)
+    return f'{kind} ({reasons.index(note) + 1})'
+
+
+def _plain(text: str) -> str:
+    """The same, so that no character in it is markup."""
+    return ''.join(f'\\{character}' if character in '\\`*_|<>' else character for character in text)
 
 
 #: What is drawn.
