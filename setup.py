@@ -38,18 +38,18 @@ TEST = [
     'trustme',
 ]
 
-DEV = [
-    *TEST,
-    'mypy',
-    'ruff',
-    'tox>=4',
-]
-
-#: What perf/ needs beyond that.
+# What perf/ needs, and so its tests.
 PERF = [
     *TEST,
     'matplotlib',
     'tabulate',
+]
+
+DEV = [
+    *PERF,
+    'mypy',
+    'ruff',
+    'tox>=4',
 ]
 
 setup(

@@ -50,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     head = {
         'machine': machine.describe(),
         'others': f'{watched.cores():.2f} cores used by other programs',
-        'versions': f'{platform.python_implementation()} {platform.python_version()}, Redis {version}; '
-                    + '; '.join(f'{name}: {", ".join(CONTENDERS[name].requirements)}' for name in flags.contenders),
+        'versions': f'{platform.python_implementation()} {platform.python_version()}, Redis {version}; the contenders\' at the end',
         'command': f'``{shlex.join(["python", "perf/compare.py", *args])}``, {(time.monotonic() - begun) / 60:.1f} minutes',
         'method': f'{METHOD} Medians of {flags.rounds} round(s), in which the contenders take turns.',
     }

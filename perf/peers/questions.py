@@ -81,11 +81,12 @@ def naps(bench: Bench, size: Size, index: int) -> Figures:
         clients = max(clients, bench.clients())
 
     with bench.worker(slots, total=count) as worker:
-        worker.wait_for(lambda found: found['ends'] >= count, size.limit, look)
+        whole = worker.wait_for(lambda found: found['ends'] >= count, size.limit, look)
         found = _tally(worker)
-    # When there are fewer tasks than slots in the last round, that round counts whole.
-    ideal = math.ceil(found['ends'] / slots) * NAP
-    yield f'naps_{index}', min(100.0, ideal / (found['last'] - found['first']) * 100)
+    rounds_done = found['ends'] / slots
+    # A last round with fewer tasks than slots takes as long as a full one.
+    ideal = (math.ceil(rounds_done) if whole else rounds_done) * NAP
+    yield f'naps_{index}', ideal / (found['last'] - found['first']) * 100
     yield f'naps_connections_{index}', clients
 
 

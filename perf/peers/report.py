@@ -55,8 +55,11 @@ def themes(size: Size) -> dict[str, list[Row]]:
 
 def medians(cells: Cells) -> dict[tuple[str, str], float | str]:
     """The middle one of the rounds; the first reason where a round has failed, or 'not offered'."""
-    return {place: next((value for value in values if isinstance(value, str)), None) or statistics.median(values)  # type: ignore[type-var]
-            for place, values in cells.items()}
+    found: dict[tuple[str, str], float | str] = {}
+    for place, values in cells.items():
+        words = [value for value in values if isinstance(value, str)]
+        found[place] = words[0] if words else statistics.median(value for value in values if not isinstance(value, str))
+    return found
 
 
 def document(head: Mapping[str, str], found: Mapping[tuple[str, str], float | str], names: Sequence[str], size: Size, picture: str) -> str:
@@ -71,7 +74,8 @@ def document(head: Mapping[str, str], found: Mapping[tuple[str, str], float | st
             lines += [theme, '-' * len(theme), '', _table(rows, found, names, reasons), '']
     lines += [f'| ({place}) {reason}' for place, reason in enumerate(map(_plain, reasons), 1)]
     lines += ['', 'Modes', '-----', '']
-    lines += [f'* {CONTENDERS[name].title}: {CONTENDERS[name].mode}' for name in names]
+    modes = [(CONTENDERS[name].title, CONTENDERS[name].mode, ', '.join(CONTENDERS[name].requirements)) for name in names]
+    lines.append(tabulate(modes, ['', 'mode', 'versions'], 'rst'))
     return '\n'.join(lines).rstrip() + '\n'
 
 
