@@ -8,6 +8,7 @@ import logging
 import platform
 import resource
 import shlex
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     flags = build_parser().parse_args(args)
     logging.basicConfig(level=logging.ERROR)
+    # What was started is ended by those who started it, also when this program is told to stop.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     _many_files()
     begun, size, cells = time.monotonic(), flags.size, defaultdict(list)
     parts = [part for question in flags.questions for part in QUESTIONS[question]]
@@ -45,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             for part, bench in bar:
                 bar.set_description(f'{bench.contender.title}: {part.keys[0]}')
                 _ask(part, bench, size, cells)
-        version = server.command('INFO', 'server').decode().partition('redis_version:')[2].split()[0]
+        version = _version(server)
     found = report.medians(cells)
     head = {
         'machine': machine.describe(),
         'others': f'{watched.cores():.2f} cores used by other programs',
-        'versions': f'{platform.python_implementation()} {platform.python_version()}, Redis {version}; the contenders\' at the end',
+        'versions': f'{platform.python_implementation()} {platform.python_version()}, {version}; the contenders\' at the end',
         'command': f'``{shlex.join(["python", "perf/compare.py", *args])}``, {(time.monotonic() - begun) / 60:.1f} minutes',
         'method': f'{METHOD} Medians of {flags.rounds} round(s), in which the contenders take turns.',
     }
@@ -95,6 +98,12 @@ def _note_failure(reason: str, places: Sequence[tuple[str, str]], cells: dict[tu
     tqdm.write(f'{places[0][1]}, {places[0][0]}: failed: {reason}', sys.stderr)
     for place in places:
         cells[place].append(f'failed: {" ".join(reason.split())}')
+
+
+def _version(server: RedisServer) -> str:
+    """The server's name and version; Valkey says a Redis version, too, for the sake of clients."""
+    lines = dict(line.partition(':')[::2] for line in server.command('INFO', 'server').decode().splitlines())
+    return f'Valkey {lines["valkey_version"]}' if 'valkey_version' in lines else f'Redis {lines["redis_version"]}'
 
 
 def _many_files() -> None:

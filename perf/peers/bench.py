@@ -29,8 +29,8 @@ START_TIMEOUT = 40.0
 DRIVER_TIMEOUT = 60.0
 #: Seconds between two looks.
 LOOK = 0.02
-#: Seconds that a worker has to end when it is told to.
-STOP_TIMEOUT = 3.0
+#: Seconds that it takes at most until a killed process is gone.
+STOP_TIMEOUT = 10.0
 
 
 class Failed(Exception):
@@ -161,16 +161,16 @@ class Worker:
 
     def stop(self) -> None:
         """All its processes have ended."""
+        # Killed at once: Redis is emptied next, and some take long to wind up what they have fetched.
         tree = self._tree() if self._process.poll() is None else []
-        for process in tree[:1]:
-            process.terminate()
-        _, alive = psutil.wait_procs(tree, STOP_TIMEOUT)
-        for process in alive:
+        for process in tree:
             try:
                 process.kill()
-            except psutil.NoSuchProcess:    # it has ended in between, as it should
+            except psutil.NoSuchProcess:    # it has ended with its parent
                 pass
-        psutil.wait_procs(alive, STOP_TIMEOUT)
+        _, alive = psutil.wait_procs(tree, STOP_TIMEOUT)
+        if alive:
+            raise Failed(f'some of its processes cannot be ended: {alive}')
         self._process.wait()
 
 

@@ -46,7 +46,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(50_000, 10, 60, ((500, 20), (2000, 10), (10_000, 6)), 5, 500, 5, 2, 10, 3)
-QUICK = Size(10_000, 3, 8, ((500, 10), (2000, 5), (10_000, 3)), 0.7, 60, 2, 1.5, 2, 1)
+QUICK = Size(10_000, 2, 4, ((500, 10), (2000, 5), (10_000, 3)), 0.7, 60, 2, 1.5, 2, 1)
 #: For the tests.
 TINY = Size(200, 2, 20, ((10, 2), (20, 2), (30, 2)), 0.1, 5, 0.3, 0.5, 0.5, 1)
 
@@ -73,7 +73,7 @@ def drain(bench: Bench, size: Size, results: bool) -> Figures:
 def naps(bench: Bench, size: Size, index: int) -> Figures:
     """Tasks that wait: how much of its slots' time a worker makes use of."""
     slots, rounds = size.naps[index]
-    count = bench.fill('nap', [NAP], slots * rounds, size.fill * 2)
+    count = bench.fill('nap', [NAP], slots * rounds, size.fill * 1.5)
     clients = 0
 
     def look() -> None:
