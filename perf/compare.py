@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import machine
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with RedisServer(extra=['--maxclients', '20000']) as server:
         benches = _benches(flags, server, cells, parts)
         asked = [(part, bench) for _ in range(flags.rounds) for part in parts for bench in benches]
-        with tqdm(asked, unit=' cells', disable=None) as bar:
+        with tqdm(asked, unit=' cells', mininterval=1) as bar:
             for part, bench in bar:
                 bar.set_description(f'{bench.contender.title}: {part.keys[0]}')
                 _ask(part, bench, size, cells)
@@ -72,7 +72,7 @@ def _benches(flags: argparse.Namespace, server: RedisServer, cells: dict[tuple[s
              parts: Sequence[Part]) -> list[Bench]:
     """Those that could be installed; for the others every cell says why not."""
     benches = []
-    with tqdm(flags.contenders, unit=' environments', disable=None) as bar:
+    with tqdm(flags.contenders, unit=' environments', mininterval=1) as bar:
         for name in bar:
             bar.set_description(f'{name} is installed')
             try:
@@ -129,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(known):
+def _names(known: Collection[str]) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         names = text.split(',')
         for name in names:

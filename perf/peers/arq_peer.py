@@ -25,15 +25,15 @@ bulk = None
 _pool: Any = None
 
 
-async def _noop(ctx: Any) -> bool:
+async def _noop(ctx: Any) -> bool | None:
     return tally.noop()
 
 
-async def _nap(ctx: Any, seconds: float) -> bool:
+async def _nap(ctx: Any, seconds: float) -> bool | None:
     return await tally.nap_async(seconds)
 
 
-async def _started(ctx: Any, sent: float) -> bool:
+async def _started(ctx: Any, sent: float) -> bool | None:
     return tally.started(sent)
 
 

@@ -44,6 +44,7 @@ class Bench:
         self.contender = contender
         self.server = server
         self.redis = redis.Redis.from_url(server.url)
+        self._others = 0
         #: None: this interpreter, which can import geventhuey.
         self._programs = programs
         self._environment = {**os.environ, 'PYTHONPATH': str(HERE), 'PEER_REDIS': server.url, **contender.environment}
@@ -81,6 +82,7 @@ class Bench:
         folder = Path(tempfile.mkdtemp(prefix='geventhuey-compare-'))
         environment = {**self._environment, 'PEER_RESULTS': str(int(results)), 'PEER_SLOTS': str(slots),
                        'PEER_FILE': str(folder / 'tally'), 'PEER_TOTAL': str(total), 'PEER_TAIL': str(tail)}
+        self._others = int(self.redis.info('clients')['connected_clients'])
         worker = Worker([self._program(word).replace('{slots}', str(slots)) for word in self.contender.command], environment, folder)
         try:
             yield worker
@@ -89,8 +91,8 @@ class Bench:
             shutil.rmtree(folder)
 
     def clients(self) -> int:
-        """Connections to Redis but this one."""
-        return int(self.redis.info('clients')['connected_clients']) - 1
+        """Connections to Redis that were not there before the worker."""
+        return int(self.redis.info('clients')['connected_clients']) - self._others
 
     def reads(self) -> int:
         """How often Redis has read something from a connection."""

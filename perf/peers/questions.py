@@ -59,7 +59,7 @@ def drain(bench: Bench, size: Size, results: bool) -> Figures:
     before = bench.reads()
     with bench.worker(slots, results, count, min(slots, count // 2)) as worker:
         whole = worker.wait_for(lambda found: found['ends'] >= count, size.limit)
-        found = _tally(worker)
+        found = _reached(worker, slots, size)
         reads = bench.reads() - before - 1
     if whole:
         tasks, seconds, cpu = found['marked'], found['mark'] - found['first'], found['mark_cpu'] - found['first_cpu']
@@ -82,7 +82,7 @@ def naps(bench: Bench, size: Size, index: int) -> Figures:
 
     with bench.worker(slots, total=count) as worker:
         whole = worker.wait_for(lambda found: found['ends'] >= count, size.limit, look)
-        found = _tally(worker)
+        found = _reached(worker, slots, size)
     rounds_done = found['ends'] / slots
     # A last round with fewer tasks than slots takes as long as a full one.
     ideal = (math.ceil(rounds_done) if whole else rounds_done) * NAP
@@ -137,7 +137,8 @@ def idle(bench: Bench, size: Size) -> Figures:
     with bench.worker(SLOTS, total=1) as worker:
         _wait_until_ready(bench, worker)
         time.sleep(min(1.5, size.idle))
-        with bench.redis.monitor() as monitor:
+        # The connection is closed afterwards, and does not count among the worker's.
+        with redis.Redis.from_url(bench.server.url) as client, client.monitor() as monitor:
             begun, used = time.monotonic(), worker.cpu()
             time.sleep(size.idle)
             worker.check()
@@ -185,6 +186,14 @@ def _tally(worker: Any) -> dict[str, Any]:
     found: dict[str, Any] | None = worker.tally()
     if found is None:
         raise Failed(f'no task has ended: {worker.log()}')
+    return found
+
+
+def _reached(worker: Any, slots: int, size: Size) -> dict[str, Any]:
+    """How far the work has got. Raises Failed when not even every slot has run a task: no rate follows from that."""
+    found = _tally(worker)
+    if found['ends'] < slots:
+        raise Failed(f'only {found["ends"]} tasks had ended {size.limit:g} s after the first of them: {worker.log()}')
     return found
 
 

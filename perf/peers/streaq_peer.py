@@ -18,17 +18,17 @@ worker = Worker(os.environ['PEER_REDIS'], concurrency=int(os.environ.get('PEER_S
 
 
 @worker.task(name='noop', ttl=TTL, silent=True)
-async def noop() -> bool:
+async def noop() -> bool | None:
     return tally.noop()
 
 
 @worker.task(name='nap', ttl=TTL, silent=True)
-async def nap(seconds: float) -> bool:
+async def nap(seconds: float) -> bool | None:
     return await tally.nap_async(seconds)
 
 
 @worker.task(name='started', ttl=TTL, silent=True)
-async def started(sent: float) -> bool:
+async def started(sent: float) -> bool | None:
     return tally.started(sent)
 
 

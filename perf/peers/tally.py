@@ -13,6 +13,8 @@ import time
 
 #: Seconds between two notes of how far the work has got, which serve when the rest of it takes too long.
 NOTES = 0.5
+#: What tasks return. Without results that is nothing: who is asked to throw something away may have to say so, for each task.
+KEPT = True if os.environ['PEER_RESULTS'] == '1' else None
 
 
 class Tally:
@@ -77,34 +79,34 @@ def get() -> Tally:
     return _tally
 
 
-def noop() -> bool:
+def noop() -> bool | None:
     """Nothing, counted."""
     tally = get()
     tally.begin()
     tally.end()
-    return True
+    return KEPT
 
 
-def started(sent: float) -> bool:
+def started(sent: float) -> bool | None:
     """How long it took to get here."""
     get().sample(time.time() - sent)
-    return True
+    return KEPT
 
 
-def nap(seconds: float) -> bool:
+def nap(seconds: float) -> bool | None:
     """A request to somebody else's server, as far as the worker is concerned; for those on greenlets."""
     tally = get()
     tally.begin()
     time.sleep(seconds)
     tally.end()
-    return True
+    return KEPT
 
 
-async def nap_async(seconds: float) -> bool:
+async def nap_async(seconds: float) -> bool | None:
     """The same on asyncio."""
     import asyncio
     tally = get()
     tally.begin()
     await asyncio.sleep(seconds)
     tally.end()
-    return True
+    return KEPT

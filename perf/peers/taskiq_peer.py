@@ -24,17 +24,17 @@ schedule = None
 
 
 @broker.task(task_name='noop')
-async def noop() -> bool:
+async def noop() -> bool | None:
     return tally.noop()
 
 
 @broker.task(task_name='nap')
-async def nap(seconds: float) -> bool:
+async def nap(seconds: float) -> bool | None:
     return await tally.nap_async(seconds)
 
 
 @broker.task(task_name='started')
-async def started(sent: float) -> bool:
+async def started(sent: float) -> bool | None:
     return tally.started(sent)
 
 
