@@ -38,8 +38,15 @@ TEST = [
     'trustme',
 ]
 
-DEV = [
+# What perf/ needs, and so its tests.
+PERF = [
     *TEST,
+    'matplotlib',
+    'tabulate',
+]
+
+DEV = [
+    *PERF,
     'mypy',
     'ruff',
     'tox>=4',
@@ -83,6 +90,7 @@ setup(
     extras_require={
         'msgpack': ['msgpack>=1.0'],
         'test': TEST,
+        'perf': PERF,
         'dev': DEV,
     },
     entry_points={

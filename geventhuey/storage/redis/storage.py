@@ -142,7 +142,7 @@ class RedisStorage(BaseStorage):
 
     def schedule(self, message: Message, due: float | None = None, delay: float = 0.0, event: bytes = b'') -> None:
         self._script('schedule', (self.keys.schedule,), self.keys.prefix, message.encode(),
-                     '' if due is None else _ms(due), _ms(delay), event, once=True)
+                     '' if due is None else _us(due) / 1000, _ms(delay), event, once=True)
 
     def tick(self, name: str, tick: int, message: Message) -> bool:
         return bool(self._script('tick', (self.keys.cron,), self.keys.prefix, name, tick, message.encode()))
@@ -181,7 +181,7 @@ class RedisStorage(BaseStorage):
         answer = self._script('fetch', names, *args)
         standing, due, listeners = answer[:3]
         return Fetched(_STANDINGS[standing], list(map(Delivery, itertools.repeat(consumer), answer[3::2], answer[4::2])),
-                       None if due < 0 else due / 1000, listeners)
+                       None if due < 0 else due / 1e6, listeners)
 
     def settle(self, consumer: str, settlements: Sequence[Settlement], events: Sequence[bytes] = ()) -> list[bool | StorageError]:
         if events:
@@ -506,6 +506,11 @@ def _ended(answer: int | bytes) -> bool | StorageError:
 def _ms(seconds: float | None) -> int:
     """Whole milliseconds, rounded up, so that nothing is due or gone early; None is 0."""
     return 0 if seconds is None else -int(-seconds * 1000 // 1)
+
+
+def _us(seconds: float) -> int:
+    """Whole microseconds, rounded up."""
+    return -int(-seconds * 1_000_000 // 1)
 
 
 def _ttl_ms(ttl: float | None) -> int:

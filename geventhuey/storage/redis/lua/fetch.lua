@@ -2,7 +2,7 @@
 -- KEYS[1] consumers  KEYS[2] inflight  KEYS[3] schedule  KEYS[4] revoked, then for each queue: queue, priority, suspects
 -- ARGV[1] prefix  ARGV[2] consumer  ARGV[3] request  ARGV[4] at most, then for each queue: its name, at most of it;
 -- then for each class of suspects, from the most deliveries to the least: deliveries, at most
--- Returns {standing, ms until the next is due or -1, listeners, tag, message, ...}; standings as in base.py.
+-- Returns {standing, us until the next is due or -1, listeners, tag, message, ...}; standings as in base.py.
 -- Repeated, a request answers what it brought and is still in flight. The first write is ZREM or LPOP: works when memory is full.
 -- O(log(schedule) * promoted + fetched).
 --@include place
@@ -14,12 +14,13 @@ local request, at_most = tonumber(ARGV[3]), math.min(tonumber(ARGV[4]), 511)
 last = tonumber(string.match(last, ':(%d+)$'))
 if request < last then return {3, -1, 0} end
 
-local now = now_ms()
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000     -- with a fraction: what is due does not wait for the next millisecond
 local out = {0, -1, redis.call('PUBSUB', 'NUMSUB', PREFIX .. 'events')[2]}
 
 local function next_due()
   local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-  if first[2] then out[2] = math.max(0, math.ceil(tonumber(first[2]) - now)) end
+  if first[2] then out[2] = math.max(0, math.ceil((tonumber(first[2]) - now) * 1000)) end
 end
 
 if request == last then
@@ -109,7 +110,7 @@ for j = 1, n do
   records[2 * j - 1], records[2 * j] = request * 512 + j, got[j]
 end
 redis.call('HSET', KEYS[2], unpack(records))
-redis.call('HSET', KEYS[1], ARGV[2], now .. ':' .. ARGV[3])
+redis.call('HSET', KEYS[1], ARGV[2], math.floor(now) .. ':' .. ARGV[3])
 
 -- Revocations: looked up for the whole batch, marked in the message, so that a repeated answer says the same. What goes wrong from
 -- here on finds the messages in flight, and marks that are too long or of another kind count for nothing.

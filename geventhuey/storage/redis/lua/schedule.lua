@@ -1,5 +1,5 @@
 -- schedule: a message -> the schedule.
--- KEYS[1] schedule  ARGV[1] prefix  ARGV[2] message  ARGV[3] due, unix ms, or ''  ARGV[4] delay in ms from the server's now
+-- KEYS[1] schedule  ARGV[1] prefix  ARGV[2] message  ARGV[3] due, unix ms with a fraction, or ''  ARGV[4] delay in ms from the server's now
 -- ARGV[5] an event, or ''
 -- Wakes a consumer when it is due within 6 s; the others look before that anyway.  O(log(schedule)).
 --@include place
