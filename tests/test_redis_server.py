@@ -306,6 +306,7 @@ def test_the_server_in_a_package_is_found(no_server, monkeypatch, name, place):
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv('PATH', str(no_server / 'nothing'))
     monkeypatch.syspath_prepend(str(no_server))
+    monkeypatch.delitem(sys.modules, name, raising=False)       # its plugin of pytest has been imported
     monkeypatch.setattr(module, 'PACKAGES', {name: module.PACKAGES[name]})
     assert RedisServer().binary == program
     assert shutil.which('redis-server') is None

@@ -57,8 +57,6 @@ class Outage:
 class Pool(Protocol):
     """Where tasks run."""
 
-    size: int
-
     def free(self) -> int:
         """How many deliveries it can take now."""
 

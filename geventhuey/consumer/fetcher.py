@@ -51,7 +51,7 @@ class Fetcher(Component):
         self._news = Event()            # there may be something to fetch
         self._hungry = Event()          # it could take something
         # half of the workers: while these run, the other half's tasks are fetched and settled
-        self._most = min(MAX_FETCH, max(FIRST, pool.size // 2))
+        self._most = min(MAX_FETCH, max(FIRST, max(limits.values()) // 2))
         self._at_most = FIRST
         self._is_due_soon = False
         self._ear: Any = None

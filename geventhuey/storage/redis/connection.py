@@ -7,6 +7,7 @@ error is translated here and nowhere else.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -37,6 +38,10 @@ IDLE = 0.1
 PIECE = 64 * 1024
 #: Bytes per second that a connection carries at least: what has been sent may be on its way for so long.
 SLOWEST = 100_000
+#: Seconds that an answer is looked for without a pause: about what it takes to be put to sleep and woken.
+SPIN = 50e-6
+#: Turns that spin with success until one goes without, and the power of two of those that go without when it fails, at most.
+MAX_LUCKY, MAX_FAILED = 32, 10
 #: Commands that travel in one write at most.
 MAX_BATCH = 512
 
@@ -93,6 +98,7 @@ class Link:
         self._sock = sock
         self._reader = hiredis.Reader(notEnoughData=_NOT_ENOUGH)
         self._timeout: float | None = -1.0
+        self._is_plain = not hasattr(sock, 'cipher')        # TLS keeps bytes of its own
 
     def send(self, data: bytes) -> None:
         """The bytes are on their way; each piece has its own time, so that a slow connection is no broken one."""
@@ -115,6 +121,23 @@ class Link:
             self._reader.feed(data)
             answer = self._reader.gets()
         return answer
+
+    def spin(self, seconds: float) -> bool:
+        """True when something has come within so many seconds; the CPU is not given up meanwhile, and no other greenlet runs."""
+        if not self._is_plain:
+            return False
+        give_up = time.perf_counter() + seconds
+        while True:
+            try:
+                data = os.read(self._sock.fileno(), 65536)
+            except BlockingIOError:
+                if time.perf_counter() > give_up:
+                    return False
+                continue
+            if not data:
+                raise ConnectionError('the server closed the connection')
+            self._reader.feed(data)
+            return True
 
     def _set_timeout(self, timeout: float | None) -> None:
         if timeout != self._timeout:
@@ -187,7 +210,7 @@ class TwoWay:
 class _Request:
     """Commands of one caller, on their way together."""
 
-    __slots__ = ('answers', 'commands', 'data', 'done', 'error')
+    __slots__ = ('answers', 'commands', 'data', 'done', 'error', 'gate', 'is_given_up')
 
     def __init__(self, commands: Sequence[Command]) -> None:
         self.commands = len(commands)
@@ -195,6 +218,56 @@ class _Request:
         self.answers: list[Any] = []
         self.done = False
         self.error: StorageError | None = None
+        #: A lock at which its caller waits, if it does: open when it is done, or when the next turn is its caller's.
+        self.gate: Any = None
+        #: Its caller was interrupted: its answers are read, and nobody takes them.
+        self.is_given_up = False
+
+    def end(self, error: StorageError | None = None) -> None:
+        """It is done, and its caller goes on."""
+        self.error = error
+        self.done = True
+        self.open()
+
+    def open(self) -> None:
+        """Its caller goes on."""
+        if self.gate is not None:
+            try:
+                self.gate.release()
+            except RuntimeError:        # it has been opened before
+                pass
+
+
+class _Spins:
+    """Whether to spin for an answer: to be put to sleep and woken takes longer than a Redis on the same host takes to answer.
+
+    Where that does not help, because Redis is farther away, it is tried less and less often; and not while several callers share a
+    turn.  Now and then a turn goes without, so that other greenlets have a chance to come and share the next one.
+    """
+
+    def __init__(self) -> None:
+        self._without = 0       # so many turns go without
+        self._failed = 0
+        self._lucky = 0
+
+    def are_worth_it(self, callers: int) -> bool:
+        """True when this turn ought to spin, by what the last ones have brought."""
+        if callers > 1:
+            self._without = MAX_LUCKY
+        if self._without:
+            self._without -= 1
+            return False
+        return True
+
+    def tried(self, has_come: bool) -> None:
+        """This turn has spun, and an answer has come or not."""
+        if has_come:
+            self._failed, self._lucky = 0, self._lucky + 1
+            if self._lucky % MAX_LUCKY == 0:
+                self._without = 1
+        else:
+            self._failed += 1
+            self._without = 1 << min(self._failed, MAX_FAILED)
 
 
 class SharedLink:
@@ -225,6 +298,7 @@ class SharedLink:
         self._is_elsewhere = False
         self._waiting: deque[_Request] = deque()
         self._sent: deque[_Request] = deque()
+        self._spins = _Spins()
 
     def call(self, commands: Sequence[Command], timeout: float | None = ANSWER_TIMEOUT) -> list[Any]:
         """The answers to the commands. Raises StorageUnavailable when none was sent, StorageOutcomeUnknown when they may have been."""
@@ -234,20 +308,56 @@ class SharedLink:
         request = _Request(commands)
         self._waiting.append(request)
         try:
-            with self._turn:
+            if self._has_turn(request):
                 self._owner = me
                 try:
                     while not request.done:
                         self._carry(timeout)
                 finally:
                     self._owner = 0
+                    request.is_given_up = not request.done
+                    self._pass_on()
         except BaseException:               # interrupted: what has not been sent yet is not to be sent any more
-            if not request.done and request in self._waiting:
-                self._waiting.remove(request)
+            self._give_up(request)
             raise
         if request.error is not None:
             raise request.error
         return request.answers
+
+    def _has_turn(self, request: _Request) -> bool:
+        """True when it is the caller's turn, False when the request has been carried by another one's."""
+        if self._turn.acquire(False):
+            return True
+        request.gate = self._new_lock()
+        request.gate.acquire()
+        while not request.done:             # looked at after the gate is there, so that nobody misses it
+            if self._turn.acquire(False):
+                return True
+            request.gate.acquire()
+        return False
+
+    def _pass_on(self) -> None:
+        """The turn is over, and the next one is that of somebody who waits. Who comes later sees that nobody's turn it is."""
+        heir = next((request for request in self._sent if not request.is_given_up), None)
+        self._turn.release()
+        if heir is None:
+            try:
+                heir = self._waiting[0]
+            except IndexError:
+                return
+        heir.open()
+
+    def _give_up(self, request: _Request) -> None:
+        """The request is not to be sent any more, and if the turn has just been given to its caller, another one has it."""
+        if request.done:
+            return
+        request.is_given_up = True
+        try:
+            self._waiting.remove(request)
+        except (ValueError, RuntimeError):      # it has been sent, or is being sent at this moment
+            pass
+        if self._turn.acquire(False):
+            self._pass_on()
 
     def _alone(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
         """The answers, over a connection for these commands alone."""
@@ -272,6 +382,8 @@ class SharedLink:
                 except BaseException:       # part of it may be out: no way to go on from there
                     self._fail(StorageOutcomeUnknown('the connection to Redis was cut while sending'), self._sent)
                     raise
+                if self._is_shared and self._spins.are_worth_it(len(batch)):
+                    self._spins.tried(link.spin(SPIN))
             self._receive(timeout)
         except StorageError as exc:
             self._fail(exc, self._waiting)
@@ -293,8 +405,8 @@ class SharedLink:
                 request.answers.append(answer)
                 if isinstance(answer, hiredis.ReplyError) and is_elsewhere(str(answer)):
                     self._is_elsewhere = True
-            request.done = True
             self._sent.popleft()
+            request.end()
         self._used = time.monotonic()
         if self._is_elsewhere:              # everybody has the answer; the next call finds out where
             self.close()
@@ -310,9 +422,7 @@ class SharedLink:
         """The connection is closed; each of the requests has failed with the error."""
         self.close()
         while requests:
-            request = requests.popleft()
-            request.error = error
-            request.done = True
+            requests.popleft().end(error)
 
     def close(self) -> None:
         """The connection is closed; the next call opens a new one."""
