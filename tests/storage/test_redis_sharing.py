@@ -22,7 +22,8 @@ from geventhuey.exceptions import (
     StorageUnavailable,
 )
 from geventhuey.storage.redis.address import Address
-from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, SharedLink
+from geventhuey.storage.redis.connection import ANSWER_TIMEOUT, MAX_ALONE, SharedLink, _Turns
+from geventhuey.testing.fault_proxy import FaultProxy
 from tests.storage.kit import (
     BOUND,
 )
@@ -71,6 +72,65 @@ def test_200_greenlets_share_a_connection(redis_url):
     gevent.joinall(greenlets, BOUND, raise_error=True)
     assert (canaries.answered, canaries.connections) == (4000, 1)
     canaries.link.close()
+
+
+def count_writes(canaries):
+    """How often the canaries' connection is written to from now on."""
+    writes = []
+    link = canaries.link._connected()
+    send = link.send
+
+    def counted(data):
+        writes.append(len(data))
+        send(data)
+
+    link.send = counted
+    return writes
+
+
+def test_greenlets_of_a_patched_process_share_their_round_trips_although_one_alone_spins(redis_url):
+    program = """
+        import gevent.monkey; gevent.monkey.patch_all()
+        import sys
+        import gevent
+        sys.path.insert(0, sys.argv[1])
+        from tests.storage.test_redis_sharing import BOUND, Canaries, count_writes
+        canaries = Canaries(sys.argv[2], engine=False)
+        writes = count_writes(canaries)
+        canaries.calls('alone', 100)
+        alone = len(writes)
+        gevent.joinall([gevent.spawn(canaries.calls, caller, 20) for caller in range(500)], BOUND, raise_error=True)
+        print(alone, len(writes) - alone, canaries.answered)
+    """
+    ended = subprocess.run([sys.executable, '-c', textwrap.dedent(program), str(CHECKOUT), redis_url], capture_output=True, text=True,
+                           timeout=BOUND)
+    assert ended.returncode == 0, ended.stderr
+    alone, together, answered = map(int, ended.stdout.split())
+    assert (alone, answered) == (100, 10_100) and together < 1000
+
+
+def test_a_server_that_is_far_away_is_spun_for_less_and_less_often(redis_server):
+    with FaultProxy(redis_server.port) as proxy:
+        proxy.latency = 0.003
+        canaries = Canaries(f'redis://127.0.0.1:{proxy.port}/0', engine=False)
+        spins = []
+        link = canaries.link._connected()
+        spin = link.spin
+        link.spin = lambda seconds: spins.append(spin(seconds)) or spins[-1]
+        canaries.calls('patient', 200)
+        canaries.link.close()
+    assert len(spins) < 10 and not any(spins)
+
+
+def test_one_who_calls_alone_spins_and_lets_the_others_in_now_and_then():
+    turns = _Turns()
+    others = 0
+    for _ in range(10 * MAX_ALONE):
+        others += turns.are_for_others_too()
+        assert turns.begins(1)
+        turns.has_spun(True)
+    assert 9 <= others <= 10
+    assert [turns.begins(callers) for callers in (2, *[1] * MAX_ALONE)] == [False] * MAX_ALONE + [True]
 
 
 def test_callers_that_are_killed_take_nobodys_answer(redis_url):

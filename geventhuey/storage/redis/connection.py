@@ -40,8 +40,10 @@ PIECE = 64 * 1024
 SLOWEST = 100_000
 #: Seconds that an answer is looked for without a pause: about what it takes to be put to sleep and woken.
 SPIN = 50e-6
-#: Turns that spin with success until one goes without, and the power of two of those that go without when it fails, at most.
-MAX_LUCKY, MAX_FAILED = 32, 10
+#: Turns of one caller until others are let in, and turns without spinning after others have come.
+MAX_ALONE = 32
+#: After so many spins in vain, 1 turn in 1024 spins.
+MAX_FAILED = 10
 #: Commands that travel in one write at most.
 MAX_BATCH = 512
 
@@ -238,36 +240,38 @@ class _Request:
                 pass
 
 
-class _Spins:
-    """Whether to spin for an answer: to be put to sleep and woken takes longer than a Redis on the same host takes to answer.
+class _Turns:
+    """What the last turns say of the next one: whether to spin for its answer, and whether to let others come along first.
 
-    Where that does not help, because Redis is farther away, it is tried less and less often; and not while several callers share a
-    turn.  Now and then a turn goes without, so that other greenlets have a chance to come and share the next one.
+    To be put to sleep and woken takes longer than a Redis on the same host takes to answer, so one who is alone spins.  Where that does
+    not help, because Redis is farther away, it is tried less and less often; and not while several callers share a turn.  One who is
+    served without ever waiting keeps all other greenlets from running: now and then he lets them.
     """
 
     def __init__(self) -> None:
-        self._without = 0       # so many turns go without
+        self._alone = 0
         self._failed = 0
-        self._lucky = 0
+        self._without = 0       # so many turns do not spin
 
-    def are_worth_it(self, callers: int) -> bool:
-        """True when this turn ought to spin, by what the last ones have brought."""
+    def are_for_others_too(self) -> bool:
+        """True when it is time for other greenlets to run, which may come along."""
+        return self._alone >= MAX_ALONE
+
+    def begins(self, callers: int) -> bool:
+        """A turn begins, of so many; true when it ought to spin."""
         if callers > 1:
-            self._without = MAX_LUCKY
+            self._alone, self._without = 0, MAX_ALONE
+        else:
+            self._alone = self._alone % MAX_ALONE + 1
         if self._without:
             self._without -= 1
             return False
         return True
 
-    def tried(self, has_come: bool) -> None:
+    def has_spun(self, has_come: bool) -> None:
         """This turn has spun, and an answer has come or not."""
-        if has_come:
-            self._failed, self._lucky = 0, self._lucky + 1
-            if self._lucky % MAX_LUCKY == 0:
-                self._without = 1
-        else:
-            self._failed += 1
-            self._without = 1 << min(self._failed, MAX_FAILED)
+        self._failed = 0 if has_come else min(self._failed + 1, MAX_FAILED)
+        self._without = 0 if has_come else 1 << self._failed
 
 
 class SharedLink:
@@ -298,7 +302,7 @@ class SharedLink:
         self._is_elsewhere = False
         self._waiting: deque[_Request] = deque()
         self._sent: deque[_Request] = deque()
-        self._spins = _Spins()
+        self._turns = _Turns()
 
     def call(self, commands: Sequence[Command], timeout: float | None = ANSWER_TIMEOUT) -> list[Any]:
         """The answers to the commands. Raises StorageUnavailable when none was sent, StorageOutcomeUnknown when they may have been."""
@@ -372,6 +376,8 @@ class SharedLink:
         try:
             if not self._sent:
                 link = self._connected()
+                if self._is_shared and self._turns.are_for_others_too():
+                    time.sleep(0)
                 batch = self._sent
                 while self._waiting and len(batch) < MAX_BATCH:
                     batch.append(self._waiting.popleft())
@@ -382,8 +388,8 @@ class SharedLink:
                 except BaseException:       # part of it may be out: no way to go on from there
                     self._fail(StorageOutcomeUnknown('the connection to Redis was cut while sending'), self._sent)
                     raise
-                if self._is_shared and self._spins.are_worth_it(len(batch)):
-                    self._spins.tried(link.spin(SPIN))
+                if self._is_shared and self._turns.begins(len(batch)):
+                    self._turns.has_spun(link.spin(SPIN))
             self._receive(timeout)
         except StorageError as exc:
             self._fail(exc, self._waiting)
