@@ -10,7 +10,6 @@ from geventhuey.clock import Clock
 from geventhuey.exceptions import (
     ConfigurationError,
     EnqueueOutcomeUnknown,
-    QueueException,
     QueueWriteException,
     ScheduleAddException,
     StorageError,
@@ -72,7 +71,7 @@ class Producer:
         :raises QueueWriteException: the storage cannot be reached, or refused; the others have not been enqueued.
         """
         if self.always_eager:
-            return self._group([self._run_eagerly(task) for task in tasks])
+            return self._group([self._run_eagerly(_check_task(task)) for task in tasks])
         results: list[Any] = []
         enqueued = 0
         try:
@@ -81,8 +80,8 @@ class Producer:
                 enqueued += len(chunk)
                 if self.result_store:
                     results += [self._wrapper(task) for task, _ in chunk]
-        except QueueException as exc:
-            exc.enqueued = enqueued
+        except Exception as exc:            # the iterator's own ones among them
+            exc.enqueued = enqueued         # type: ignore[attr-defined]
             raise
         return self._group(results)
 
