@@ -93,7 +93,8 @@ def _first_word(text: str) -> tuple[str, str]:
 
 def packed(command: Command) -> bytes:
     """The command's bytes. Numbers are made text here: hiredis crashes when a signal handler raises while it does that."""
-    data: bytes = hiredis.pack_command(tuple([str(part) if type(part) in (int, float) else part for part in command]))
+    parts: tuple[Any, ...] = tuple([str(part) if type(part) in (int, float) else part for part in command])
+    data: bytes = hiredis.pack_command(parts)
     return data
 
 
