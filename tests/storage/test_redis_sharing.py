@@ -359,3 +359,20 @@ FORKED_MEANWHILE = textwrap.dedent('''
 
 def test_greenlets_that_a_fork_takes_along_in_the_middle_of_a_call_hear_of_it(redis_url):
     assert run_program(FORKED_MEANWHILE, redis_url) == 'True 0\n'
+
+
+IMPORTING = textwrap.dedent('''
+    import sys
+    from gevent import monkey
+    monkey.patch_all()
+    from geventhuey.storage.redis import RedisStorage
+
+    storage, before = RedisStorage('importing', sys.argv[1]), set(sys.modules)
+    storage.pending('default')
+    print([name for name in set(sys.modules) - before if name.startswith(('email', 'importlib', 'redis'))])
+''')
+
+
+def test_redis_py_imports_nothing_in_the_first_call(redis_url):
+    # native threads of a patched process that import at the same time may wait for each other for ever
+    assert run_program(IMPORTING, redis_url) == '[]\n'
