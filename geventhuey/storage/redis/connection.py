@@ -224,10 +224,10 @@ class _Request:
 
     __slots__ = ('answers', 'caller', 'commands', 'data', 'done', 'error', 'gate', 'is_given_up')
 
-    def __init__(self, commands: Sequence[Command], caller: int) -> None:
+    def __init__(self, commands: Sequence[Command], caller: int, pack: Callable[[Command], bytes]) -> None:
         self.caller = caller
         self.commands = len(commands)
-        self.data = b''.join([packed(command) for command in commands])
+        self.data = b''.join([pack(command) for command in commands])
         self.answers: list[Any] = []
         self.done = False
         self.error: StorageError | None = None
@@ -296,6 +296,7 @@ class SharedLink:
         self._connect = connect
         self._new_lock = lock or threading.Lock     # looked up now: gevent may have patched it since the import
         self._is_shared = lock is None      # with users' code, which has signal handlers; an engine's part has none
+        self._pack: Callable[[Command], bytes] = packed if self._is_shared else hiredis.pack_command
         self._reset()
         native.on_fork(self.forked)
 
@@ -324,7 +325,7 @@ class SharedLink:
         holder = self._turn.get(0)
         if self._is_shared and holder is not None and holder.caller == me:      # a signal handler, on top of a call of ours
             return self._alone(commands, timeout)
-        request = _Request(commands, me)
+        request = _Request(commands, me, self._pack)
         try:
             self._waiting.append(request)
             if self._has_turn(request):
