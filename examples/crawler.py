@@ -35,7 +35,7 @@ def main(tasks=5000):
     """Fetches so many files; answers the exit code: 0 when all are right."""
     with FileServer(latency=0.1) as server:
         begun = time.monotonic()
-        results = [fetch(server.url(number, fails=number % 50 == 49)) for number in range(tasks)]
+        results = fetch.map([server.url(number, fails=number % 50 == 49) for number in range(tasks)])   # 500 by each round trip
         size = right = 0
         for number, result in enumerate(tqdm(results, unit=' files')):
             fetched = result.get(blocking=True, timeout=60)     # pushed by the consumer as soon as it is there

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import command
 from lab import Lab
-from questions import connections, drain, idle, latency, round_trip, schedule, sleepers
+from questions import connections, drain, idle, latency, round_trip, schedule, sleepers, start
 
 from geventhuey.testing.redis_server import RedisServer
 
 QUESTIONS = {'drain': drain, 'latency': latency, 'round_trip': round_trip, 'idle': idle, 'connections': connections,
-             'sleepers': sleepers, 'schedule': schedule}
+             'sleepers': sleepers, 'schedule': schedule, 'start': start}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

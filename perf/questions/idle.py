@@ -31,8 +31,8 @@ def measure(lab: Lab) -> Iterator[Figure]:
                     bar.update()
             passed, used = time.monotonic() - begun, consumer.cpu() - used
             commands = _count(monitor, lab.redis)
-    yield Figure('idle consumer: CPU', used / passed * 100, '% of a core', Target('<', 1))
-    yield Figure('idle consumer: commands to Redis', commands / passed, '/s')
+    yield Figure('idle consumer: CPU', used / passed * 100, '% of a core', Target('<=', 0.1))
+    yield Figure('idle consumer: commands to Redis', commands / passed, '/s', Target('<=', 1.5))
 
 
 def _count(monitor: redis.client.Monitor, client: redis.Redis) -> int:

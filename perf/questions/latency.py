@@ -28,5 +28,5 @@ def measure(lab: Lab) -> Iterator[Figure]:
                 calls.append((now, speed_app.started()))
                 bar.update()
         late = [result.get(blocking=True, timeout=30) - now for now, result in calls]
-    yield Figure('enqueue to start, consumer idle: p50', percentile(late, 50) * 1000, 'ms', Target('<', 1.5))
-    yield Figure('enqueue to start, consumer idle: p99', percentile(late, 99) * 1000, 'ms')
+    yield Figure('enqueue to start, consumer idle: p50', percentile(late, 50) * 1000, 'ms', Target('<=', 0.8))
+    yield Figure('enqueue to start, consumer idle: p99', percentile(late, 99) * 1000, 'ms', Target('<=', 2))

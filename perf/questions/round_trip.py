@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import speed_app
-from figures import Figure, percentile
+from figures import Figure, Target, percentile
 from lab import Lab
 
 
@@ -23,5 +23,5 @@ def measure(lab: Lab) -> Iterator[Figure]:
                 speed_app.noop().get(blocking=True, timeout=30)
                 seconds.append(time.perf_counter() - begun)
                 bar.update()
-    yield Figure('call to result, consumer idle: p50', percentile(seconds, 50) * 1000, 'ms')
-    yield Figure('call to result, consumer idle: p99', percentile(seconds, 99) * 1000, 'ms')
+    yield Figure('call to result, consumer idle: p50', percentile(seconds, 50) * 1000, 'ms', Target('<=', 1.2))
+    yield Figure('call to result, consumer idle: p99', percentile(seconds, 99) * 1000, 'ms', Target('<=', 4))

@@ -34,7 +34,7 @@ def measure(lab: Lab) -> Iterator[Figure]:
             for due, result in sorted(tasks, key=lambda pair: pair[0]):
                 late.append(result.get(blocking=True, timeout=30) - due)
                 bar.update()
-    yield Figure('lateness of an eta: p50', percentile(late, 50) * 1000, 'ms')
-    yield Figure('lateness of an eta: p99', percentile(late, 99) * 1000, 'ms')
+    yield Figure('lateness of an eta: p50', percentile(late, 50) * 1000, 'ms', Target('<=', 1.5))
+    yield Figure('lateness of an eta: p99', percentile(late, 99) * 1000, 'ms', Target('<=', 4))
     # a float of unix seconds, a datetime in between: neither is exact to the microsecond
     yield Figure('  that were early', sum(lateness < -2e-6 for lateness in late), 'tasks', Target('<=', 0))
