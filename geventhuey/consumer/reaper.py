@@ -57,7 +57,7 @@ class Reaper(Component):
         """Until the next beats, at random so that not all look at once; or until one of the others has been silent for long enough."""
         now = time.monotonic()
         silent = [since + self._lease - now for name, (_, since) in self._seen.items() if name != self._own.consumer]
-        return max(self._interval / 10, min([self._interval * random.uniform(0.8, 1.0), *silent]))
+        return max(self._interval / 10, min([self._interval * random.uniform(0.9, 1.1), *silent]))
 
     def run_once(self) -> None:
         """Looks at every consumer once, and takes back what the dead ones held."""
