@@ -51,7 +51,8 @@ def test_signals_accompany_a_task_on_its_way(huey, work, told):
     work.map([ValueError('as it should')])
     assert told == [('enqueued', 'work', None)] * 2
     drain(huey)
-    assert told[2:] == [('executing', 'work', None), ('complete', 'work', None), ('executing', 'work', None), ('error', 'work', 'ValueError')]
+    assert told[2:] == [('executing', 'work', None), ('complete', 'work', None),
+                        ('executing', 'work', None), ('error', 'work', 'ValueError')]
 
 
 def test_signals_of_what_is_scheduled_retried_revoked_and_expired(huey, told):

@@ -87,7 +87,8 @@ def test_a_local_datetime_and_an_aware_one_are_understood(huey, app):
     assert local.expires == moment.timestamp() and utc.expires == 4102488000
 
 
-@pytest.mark.parametrize('expires, error', [(0, ConfigurationError), (-1, ConfigurationError), ('soon', TypeError), (1e12, ConfigurationError)])
+@pytest.mark.parametrize('expires, error', [
+    (0, ConfigurationError), (-1, ConfigurationError), ('soon', TypeError), (1e12, ConfigurationError)])
 def test_what_is_no_expiry_is_refused(huey, app, expires, error):
     for attempt in (lambda: huey.task(expires=expires), lambda: app.plain.schedule((1,), expires=expires),
                     lambda: huey.periodic_task(crontab(), expires=expires)):
