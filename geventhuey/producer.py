@@ -11,7 +11,6 @@ from geventhuey.clock import Clock, to_timestamp
 from geventhuey.exceptions import (
     ConfigurationError,
     EnqueueOutcomeUnknown,
-    QueueException,
     QueueWriteException,
     ScheduleAddException,
     StorageError,
@@ -78,7 +77,7 @@ class Producer:
         :raises QueueWriteException: the storage cannot be reached, or refused; the others have not been enqueued.
         """
         if self.always_eager:
-            return self._group([self._run_eagerly(task) for task in tasks])
+            return self._group([self._run_eagerly(_check_task(task)) for task in tasks])
         results: list[Any] = []
         enqueued = 0
         try:
@@ -87,8 +86,8 @@ class Producer:
                 enqueued += len(chunk)
                 if self.result_store:
                     results += [self._wrapper(task) for task, _ in chunk]
-        except QueueException as exc:
-            exc.enqueued = enqueued
+        except Exception as exc:            # the iterator's own ones among them
+            exc.enqueued = enqueued         # type: ignore[attr-defined]
             raise
         return self._group(results)
 

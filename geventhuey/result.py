@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from geventhuey.envelope import RESULT, Envelope
 from geventhuey.exceptions import (
+    ConfigurationError,
     DataStoreGetException,
     DataStoreTimeout,
     ResultConsumed,
@@ -103,6 +104,8 @@ class TaskResultWrapper:
 
     def _keep(self, record: bytes) -> None:
         """The record has been read; whatever it is, and can it be understood or not: it will not come again."""
+        if record[:1] == base.CONSUMED and self._is_known():        # by another thread, which has read it for this very object
+            return
         self._record = record
 
     def revoke(self) -> None:
@@ -193,6 +196,11 @@ class ResultGroup:
     def __init__(self, huey: Application, results: Iterable[TaskResultWrapper]) -> None:
         self.huey = huey
         self._results = list(results)
+        for result in self._results:
+            if not isinstance(result, TaskResultWrapper):
+                raise TypeError(f'a group is of results, not of {result!r}')
+            if result.huey is not huey:
+                raise ConfigurationError(f'{result!r} is of another application: one group for each')
 
     def __len__(self) -> int:
         return len(self._results)

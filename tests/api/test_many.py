@@ -128,6 +128,19 @@ def test_an_iterator_with_something_wrong_says_how_many_are_enqueued(huey, add):
     assert caught.value.enqueued == huey.pending_count() == 500
 
 
+def test_an_iterator_that_fails_or_gives_what_is_no_task_says_how_many_are_enqueued(huey, add):
+    def broken():
+        yield from map(add.s, range(700))
+        raise KeyError('mine')
+
+    with pytest.raises(KeyError) as caught:
+        huey.enqueue_many(broken())
+    assert caught.value.enqueued == huey.pending_count() == 500
+    with pytest.raises(TypeError) as caught:
+        huey.enqueue_many(iter([*map(add.s, range(500)), 'no task']))
+    assert caught.value.enqueued == 500 and huey.pending_count() == 1000
+
+
 def test_what_is_no_iterable_is_refused(huey, add):
     with pytest.raises(TypeError):
         add.map(3)
@@ -196,6 +209,8 @@ def test_eager_calls_are_run_in_their_order(make):
     echo = huey.task(name='echo')(lambda n: ran.append(n) or n)
     results = echo.map([1, 2, 3])
     assert ran == [1, 2, 3] == results.get() == list(results.as_completed()) and results[1] == 2
+    with pytest.raises(TypeError):
+        huey.enqueue_many([results])
 
 
 # -- results ---------------------------------------------------------------------------------------------------
@@ -282,6 +297,28 @@ def test_the_same_task_twice_in_a_group_is_read_once(huey, add):
     group = ResultGroup(huey, [result, TaskResultWrapper(huey, result.task)])
     drain(huey)
     assert group.get(blocking=True, timeout=BOUND) == [1, 1]
+
+
+def test_a_thread_that_comes_too_late_spoils_nothing_for_those_that_share_its_group(huey, add, monkeypatch):
+    results = add.map(range(3))
+    drain(huey)
+    first, results_of = results.as_completed(timeout=BOUND), huey.storage.results_of
+
+    def late(task_ids, preserve):
+        monkeypatch.undo()
+        assert next(first) == 0         # which has read all three, and has answered one
+        return results_of(task_ids, preserve)
+
+    monkeypatch.setattr(huey.storage, 'results_of', late)
+    assert results.get() == [0, 1, 2] == [0, *first]
+
+
+def test_a_group_is_of_results_of_its_application(huey, add, make):
+    other = make(name='other')
+    with pytest.raises(ConfigurationError, match='another application'):
+        ResultGroup(other, [add(1)])
+    with pytest.raises(TypeError):
+        ResultGroup(huey, [1])
 
 
 def test_what_is_preserved_can_be_read_again(huey, add):

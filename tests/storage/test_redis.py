@@ -17,8 +17,9 @@ from geventhuey.exceptions import (
     StorageRefused,
     StorageUnavailable,
 )
+from geventhuey.message import Message
 from geventhuey.storage import base
-from geventhuey.storage.base import Keep, NoteError, Publish, Revocation, Settlement, task_field
+from geventhuey.storage.base import Keep, NoteError, Publish, Revocation, Schedule, Settlement, task_field
 from geventhuey.storage.redis import RedisStorage
 from geventhuey.storage.redis.connection import IDLE, Moved, translated
 from geventhuey.storage.redis.discovery import SCHEMES
@@ -186,6 +187,26 @@ def test_an_answer_that_is_no_answer_breaks_the_connection(redis_kit, proxy):
     storage.enqueue(messages('c'))
     assert ids(storage.pending('default')) == 'c b a'
     storage.close()
+
+
+def test_a_delay_is_never_shorter_not_even_by_a_part_of_a_millisecond(redis_kit):
+    storage, before = redis_kit.storage, {}
+    consumer = Consumer(storage)
+    storage.enqueue([message(f'again{n}') for n in range(20)])
+    held = consumer.fetch(20)
+
+    def now():
+        seconds, us = redis_kit.raw.time()
+        return seconds * 1_000_000 + us
+
+    for n, delivery in enumerate(held):
+        before[f'new{n}'] = now()
+        storage.schedule(message(f'new{n}'), delay=60)
+        before[f'again{n}'] = now()
+        consumer.settle(delivery, effects=(Schedule(message(f'again{n}').encode(), 60),))
+    due = {Message.decode(member[8:]).id: score for member, score in redis_kit.raw.zrange(storage.keys.schedule, 0, -1, withscores=True)}
+    assert due.keys() == before.keys()
+    assert min(due[task_id] * 1000 - before[task_id] for task_id in due) >= 60_000_000
 
 
 def test_scripts_that_the_server_has_forgotten_are_sent_again(redis_kit):

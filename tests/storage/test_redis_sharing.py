@@ -288,3 +288,91 @@ LISTENING = textwrap.dedent('''
 def test_results_are_listened_for_in_the_main_hub_where_gevent_has_patched(redis_url):
     # a native thread with a hub of its own may crash the interpreter when that ends
     assert run_program(LISTENING, redis_url) == 'True\n'
+
+
+SIGNALLED = textwrap.dedent('''
+    import faulthandler, random, signal, sys, time
+    from geventhuey.storage.redis import RedisStorage
+
+    class Stop(BaseException):
+        pass
+
+    def handle(*_):
+        global armed, count
+        if armed:
+            armed, count = False, count + 1
+            if sys.argv[2] == 'raises':
+                raise Stop
+            assert storage.pending('default') == []
+
+    faulthandler.dump_traceback_later(30, exit=True)
+    storage, armed, count = RedisStorage('signalled', sys.argv[1]), False, 0
+    storage.pending('default')
+    signal.signal(signal.SIGALRM, handle)
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00001, 0.0004))
+            for _ in range(4):
+                assert storage.pending('default') == []
+            armed = False
+        except Stop:
+            pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    print(storage.pending('default'), count > 100)
+''')
+
+
+@pytest.mark.parametrize('what', ['calls', 'raises'])
+def test_a_signal_handler_may_call_and_raise_at_any_moment_of_a_call(redis_url, what):
+    # the turn is not lost, nobody waits for himself, and hiredis does not crash over a number
+    assert run_program(SIGNALLED, redis_url, what) == '[] True\n'
+
+
+FORKED_MEANWHILE = textwrap.dedent('''
+    import os, sys
+    from gevent import monkey
+    monkey.patch_all()
+    import gevent
+    from geventhuey.exceptions import StorageOutcomeUnknown
+    from geventhuey.storage.redis.address import Address
+    from geventhuey.storage.redis.connection import SharedLink
+
+    def call():
+        try:
+            return link.call([('BLPOP', 'nothing', '0.5')])
+        except StorageOutcomeUnknown:
+            return 'unknown'
+
+    link = SharedLink(lambda: Address.of(sys.argv[1], None, {}).connect('test', False))
+    callers = [gevent.spawn(call) for _ in range(3)]
+    gevent.sleep(0.1)
+    pid = os.fork()
+    with gevent.Timeout(20):
+        answers = [caller.get() for caller in callers]
+    if pid == 0:
+        os._exit(answers != ['unknown'] * 3 or link.call([('PING',)]) != [b'PONG'])
+    print(answers == [[None]] * 3, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+''')
+
+
+def test_greenlets_that_a_fork_takes_along_in_the_middle_of_a_call_hear_of_it(redis_url):
+    assert run_program(FORKED_MEANWHILE, redis_url) == 'True 0\n'
+
+
+IMPORTING = textwrap.dedent('''
+    import sys
+    from gevent import monkey
+    monkey.patch_all()
+    from geventhuey.storage.redis import RedisStorage
+
+    storage, before = RedisStorage('importing', sys.argv[1]), set(sys.modules)
+    storage.pending('default')
+    print([name for name in set(sys.modules) - before if name.startswith(('email', 'importlib', 'redis'))])
+''')
+
+
+def test_redis_py_imports_nothing_in_the_first_call(redis_url):
+    # native threads of a patched process that import at the same time may wait for each other for ever
+    assert run_program(IMPORTING, redis_url) == '[]\n'

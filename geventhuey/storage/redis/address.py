@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.parser  # noqa: F401  redis-py needs it when it connects first; while several threads of gevent import, some wait for ever
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import hiredis
@@ -90,10 +91,17 @@ def _first_word(text: str) -> tuple[str, str]:
     return text, text.removeprefix('ERR ').split(' ', 1)[0].removesuffix(':')
 
 
+def packed(command: Command) -> bytes:
+    """The command's bytes. Numbers are made text here: hiredis crashes when a signal handler raises while it does that."""
+    parts: tuple[Any, ...] = tuple([str(part) if type(part) in (int, float) else part for part in command])
+    data: bytes = hiredis.pack_command(parts)
+    return data
+
+
 class Link:
     """One connection: commands go out, answers come in, in order. One owner at a time.
 
-    ``receive`` may be interrupted (a greenlet that is killed, a timeout of the user's) and resumed: no byte is lost by that.
+    ``receive`` of a greenlet may be interrupted (it is killed, a timeout of the user's) and resumed: no byte is lost by that.
     """
 
     def __init__(self, sock: Any) -> None:
@@ -101,6 +109,8 @@ class Link:
         self._reader = hiredis.Reader(notEnoughData=_NOT_ENOUGH)
         self._timeout: float | None = -1.0
         self._is_plain = not hasattr(sock, 'cipher')        # TLS keeps bytes of its own
+        #: Who waits here is interrupted while he waits, and at no other moment (gevent). Others are by signal handlers, at any moment.
+        self.is_resumable = hasattr(sock, 'hub')
 
     def send(self, data: bytes) -> None:
         """The bytes are on their way; each piece has its own time, so that a slow connection is no broken one."""
@@ -212,11 +222,12 @@ class TwoWay:
 class _Request:
     """Commands of one caller, on their way together."""
 
-    __slots__ = ('answers', 'commands', 'data', 'done', 'error', 'gate', 'is_given_up')
+    __slots__ = ('answers', 'caller', 'commands', 'data', 'done', 'error', 'gate', 'is_given_up')
 
-    def __init__(self, commands: Sequence[Command]) -> None:
+    def __init__(self, commands: Sequence[Command], caller: int, pack: Callable[[Command], bytes]) -> None:
+        self.caller = caller
         self.commands = len(commands)
-        self.data = b''.join([hiredis.pack_command(command) for command in commands])
+        self.data = b''.join([pack(command) for command in commands])
         self.answers: list[Any] = []
         self.done = False
         self.error: StorageError | None = None
@@ -285,17 +296,21 @@ class SharedLink:
         self._connect = connect
         self._new_lock = lock or threading.Lock     # looked up now: gevent may have patched it since the import
         self._is_shared = lock is None      # with users' code, which has signal handlers; an engine's part has none
+        self._pack: Callable[[Command], bytes] = packed if self._is_shared else hiredis.pack_command
         self._reset()
         native.on_fork(self.forked)
 
     def forked(self) -> None:
         """This is a child now: the connection, and the callers that wait for it, are the parent's."""
+        waiting = [*self._sent, *self._waiting]
         self.close()
         self._reset()
+        for request in waiting:         # of greenlets that have come along, if any
+            request.end(StorageOutcomeUnknown('this process has been forked meanwhile'))
 
     def _reset(self) -> None:
-        self._owner = 0
-        self._turn = self._new_lock()
+        #: Whose turn it is, under 0. One step of the interpreter takes the turn and says who has it: a signal handler finds no gap.
+        self._turn: dict[int, _Request] = {}
         self._link: Link | None = None
         self._used = 0.0
         self._on_the_way = 0.0
@@ -307,61 +322,69 @@ class SharedLink:
     def call(self, commands: Sequence[Command], timeout: float | None = ANSWER_TIMEOUT) -> list[Any]:
         """The answers to the commands. Raises StorageUnavailable when none was sent, StorageOutcomeUnknown when they may have been."""
         me = threading.get_ident()          # of the greenlet, where gevent has patched it
-        if self._is_shared and self._owner == me:       # a signal handler, on top of a call of ours
+        holder = self._turn.get(0)
+        if self._is_shared and holder is not None and holder.caller == me:      # a signal handler, on top of a call of ours
             return self._alone(commands, timeout)
-        request = _Request(commands)
-        self._waiting.append(request)
+        request = _Request(commands, me, self._pack)
         try:
+            self._waiting.append(request)
             if self._has_turn(request):
-                self._owner = me
-                try:
-                    while not request.done:
-                        self._carry(timeout)
-                finally:
-                    self._owner = 0
-                    request.is_given_up = not request.done
-                    self._pass_on()
-        except BaseException:               # interrupted: what has not been sent yet is not to be sent any more
-            self._give_up(request)
-            raise
+                while not request.done:
+                    self._carry(timeout)
+        finally:
+            try:
+                self._leave(request)
+            except BaseException:       # out of a signal handler, just now
+                self._leave(request)
+                self._pass_on(request)
+                raise
         if request.error is not None:
             raise request.error
         return request.answers
 
     def _has_turn(self, request: _Request) -> bool:
         """True when it is the caller's turn, False when the request has been carried by another one's."""
-        if self._turn.acquire(False):
+        if self._turn.setdefault(0, request) is request:
             return True
         request.gate = self._new_lock()
         request.gate.acquire()
         while not request.done:             # looked at after the gate is there, so that nobody misses it
-            if self._turn.acquire(False):
+            if self._turn.setdefault(0, request) is request:
                 return True
             request.gate.acquire()
         return False
 
-    def _pass_on(self) -> None:
-        """The turn is over, and the next one is that of somebody who waits. Who comes later sees that nobody's turn it is."""
-        heir = next((request for request in self._sent if not request.is_given_up), None)
-        self._turn.release()
-        if heir is None:
+    def _leave(self, request: _Request) -> None:
+        """The caller goes: what has not been sent yet is not to be sent any more, and another one has the turn."""
+        mine = self._turn.get(0) is request
+        if not request.done:                # it was interrupted
+            link = self._link
+            if mine and link is not None and not link.is_resumable:     # bytes may be lost
+                self._fail(StorageOutcomeUnknown('whoever read the answers was interrupted'), self._sent)
             try:
-                heir = self._waiting[0]
-            except IndexError:
-                return
-        heir.open()
-
-    def _give_up(self, request: _Request) -> None:
-        """The request is not to be sent any more, and if the turn has just been given to its caller, another one has it."""
-        if request.done:
+                self._waiting.remove(request)
+            except (ValueError, RuntimeError):      # it has been sent, or is being sent at this moment
+                pass
+            request.is_given_up = True
+        elif not mine:                      # another one has carried it, and passes the turn on
             return
-        request.is_given_up = True
-        try:
-            self._waiting.remove(request)
-        except (ValueError, RuntimeError):      # it has been sent, or is being sent at this moment
-            pass
-        if self._turn.acquire(False):
-            self._pass_on()
+        if mine or 0 not in self._turn:
+            self._pass_on(request)
+
+    def _pass_on(self, request: _Request) -> None:
+        """The turn is over, and the next one is that of somebody who waits. Who comes later sees that nobody's turn it is."""
+        while True:
+            heir = next((sent for sent in list(self._sent) if not sent.is_given_up), None)
+            if self._turn.get(0) is request:
+                self._turn.pop(0)
+            if heir is None:
+                try:
+                    heir = self._waiting[0]
+                except IndexError:
+                    return
+            heir.open()
+            if not heir.is_given_up:        # otherwise it may have gone when the turn was still ours
+                return
 
     def _alone(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
         """The answers, over a connection for these commands alone."""
@@ -379,9 +402,8 @@ class SharedLink:
                 if self._is_shared and self._turns.are_for_others_too():
                     time.sleep(0)
                 batch = self._sent
-                while self._waiting and len(batch) < MAX_BATCH:
-                    batch.append(self._waiting.popleft())
                 try:
+                    self._take(batch)
                     data = b''.join([request.data for request in batch])
                     self._on_the_way = len(data) / SLOWEST
                     link.send(data)
@@ -399,6 +421,13 @@ class SharedLink:
             self._fail(error, self._sent)
         except hiredis.HiredisError as exc:
             self._fail(StorageOutcomeUnknown(f'what came back is not the Redis protocol: {exc}'), self._sent)
+
+    def _take(self, batch: deque[_Request]) -> None:
+        """Those who wait are in the batch; without a step in between, in which a signal handler could lose one."""
+        try:
+            batch.extend(islice(iter(self._waiting.popleft, None), MAX_BATCH))
+        except IndexError:                  # that was all
+            pass
 
     def _receive(self, timeout: float | None) -> None:
         link = self._link

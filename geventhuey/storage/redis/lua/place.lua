@@ -16,6 +16,12 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- The same with its fraction: what is due after a delay would be early by it.
+local function exact_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + t[2] / 1000
+end
+
 -- True for UTF-8: nothing is left when its characters are taken out.
 local function is_text(s)
   s = string.gsub(s, '[\194-\223][\128-\191]', '.')

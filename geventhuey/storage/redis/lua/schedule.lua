@@ -3,7 +3,7 @@
 -- ARGV[5] an event, or ''
 -- Wakes a consumer when it is due within 6 s; the others look before that anyway.  O(log(schedule)).
 --@include place
-local now = now_ms()
+local now = exact_ms()
 local due = tonumber(ARGV[3]) or now + tonumber(ARGV[4])
 put_in_schedule(ARGV[2], due)
 if ARGV[5] ~= '' then tell(PREFIX .. 'events', ARGV[5]) end

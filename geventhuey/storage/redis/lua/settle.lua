@@ -13,7 +13,7 @@ local DO = {
   R = function(i) keep(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])) end,
   Q = function(i) woken[place(ARGV[i], 'tail')] = true end,
   S = function(i)
-    put_in_schedule(ARGV[i], now_ms() + tonumber(ARGV[i + 1]))
+    put_in_schedule(ARGV[i], exact_ms() + tonumber(ARGV[i + 1]))
     woken[queue_of(ARGV[i])] = true
   end,
   D = function(i) bury(ARGV[i], ARGV[i + 2], now_ms()) end,
