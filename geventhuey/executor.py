@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,11 +40,10 @@ from geventhuey.storage.base import (
     task_field,
 )
 from geventhuey.task import MAX_DELAY, QueueTask, TaskRegistry, check_number
+from geventhuey.texts import error_text, plain_text, reason_text, traceback_text
 
 logger = logging.getLogger('geventhuey.executor')
 
-#: Characters of an error's text and of a traceback that are kept and logged at most.
-MAX_TEXT, MAX_TRACEBACK = 2000, 10_000
 #: Names of tasks that are not known here that are remembered at most, so that each is logged as an error once.
 MAX_UNKNOWN = 1000
 #: Why a task that may run only once is a dead letter when its consumer stops.
@@ -155,7 +153,7 @@ class Executor:
         """The outcome of a task that has raised: a failure, unless it says something else by that."""
         try:
             if isinstance(error, RetryTask):
-                return Outcome(delivery, RETRYING, tuple(self._retry(message, task, _reason(error), self._pause(error))), error)
+                return Outcome(delivery, RETRYING, tuple(self._retry(message, task, reason_text(error), self._pause(error))), error)
             if isinstance(error, CancelExecution):
                 return self._cancelled(error, delivery, message, task)
         except Exception as exc:            # by what the task has made of its own settings, or what it has said of the time
@@ -171,7 +169,7 @@ class Executor:
 
     def _cancelled(self, error: CancelExecution, delivery: Delivery, message: Message, task: QueueTask) -> Outcome:
         """The task has been given up, or is run again if it says so."""
-        text = _reason(error)
+        text = reason_text(error)
         self._tell(SIGNAL_CANCELED, task)
         if error.retry or (error.retry is None and task.retries > 0):
             task.retries = max(0, task.retries - 1)
@@ -331,35 +329,9 @@ class Executor:
         return Outcome(delivery, DEAD, tuple(effects))
 
 
-def _reason(error: BaseException) -> str:
-    """What a task that ends itself early says of it."""
-    return plain_text(str(error) or type(error).__name__)
-
-
-def plain_text(text: str) -> str:
-    """One line of the text that any log, terminal or encoding takes, not too long."""
-    return ''.join([letter if letter.isprintable() else '?' for letter in text[:MAX_TEXT]])
-
-
 def _say(level: int, text: str, *args: object) -> None:
     """Logs, and lets nothing that is thrown meanwhile (a handler's lock may switch to other greenlets) change how the delivery ended."""
     try:
         logger.log(level, text, *args)
     except BaseException:
         pass
-
-
-def error_text(error: BaseException) -> str:
-    """The error's repr, whatever its __repr__ does."""
-    try:
-        return repr(error)[:MAX_TEXT]
-    except BaseException:
-        return f'{type(error).__name__} (whose repr cannot be shown)'
-
-
-def traceback_text(error: BaseException) -> str:
-    """The error's traceback, its end if it is long, whatever the error does when it is shown."""
-    try:
-        return ''.join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-    except BaseException:                   # a __str__ that raises, or no memory left to format it
-        return f'{type(error).__name__} (whose traceback cannot be shown)'

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from geventhuey.exceptions import CancelExecution, ConfigurationError
+from geventhuey.exceptions import CancelExecution, ConfigurationError, TaskInterrupted
 from geventhuey.task import QueueTask
 
 logger = logging.getLogger('geventhuey')
@@ -58,7 +58,9 @@ class Signals:
         for handler in tuple(self._handlers.get(signal, ())):
             try:
                 handler(signal, task, *more)
-            except Exception:
+            except TaskInterrupted:
+                raise
+            except BaseException:
                 logger.exception('the handler %s of the signal %r failed for %r', _name(handler), signal, task)
 
 
@@ -93,7 +95,9 @@ class Hooks:
         for name, function in self:
             try:
                 function(*args)
-            except Exception:
+            except TaskInterrupted:
+                raise
+            except BaseException:
                 logger.exception('%s %r failed', self.kind, name)
 
 
@@ -110,9 +114,9 @@ class Callbacks:
         for name, hook in self.pre_execute:
             try:
                 hook(task)
-            except CancelExecution:
+            except (CancelExecution, TaskInterrupted):
                 raise
-            except Exception:
+            except BaseException:
                 logger.exception('pre_execute %r failed for %r', name, task)
         return task.execute()
 
