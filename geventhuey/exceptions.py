@@ -129,7 +129,7 @@ class ResultConsumed(DataStoreGetException):
     """The result was there, and somebody else has read it already (read it with ``preserve=True`` to keep it)."""
 
 
-class CancelExecution(Exception):
+class CancelExecution(QueueException):
     """Raised by a task, or by a ``pre_execute`` hook before it: the task ends here.
 
     :param retry: True: it is run again all the same, also when it has no retries left; None: if it has any; False: it is not.
@@ -140,7 +140,7 @@ class CancelExecution(Exception):
         self.retry = retry
 
 
-class RetryTask(Exception):
+class RetryTask(QueueException):
     """Raised by a task: it is run again, which costs none of its retries and is no failure.
 
     :param eta: when, as a datetime (naive: local time); by default at once.

@@ -165,7 +165,9 @@ class Executor:
         """Seconds until a task is run again that has asked for it. Raises TypeError or ConfigurationError for what is no time."""
         if error.delay is not None:
             return float(check_number('delay', error.delay, MAX_DELAY))
-        return 0.0 if error.eta is None else max(0.0, to_timestamp(error.eta) - self._clock.now())
+        if error.eta is None:
+            return 0.0
+        return float(check_number('eta, in seconds from now,', max(0.0, to_timestamp(error.eta) - self._clock.now()), MAX_DELAY))
 
     def _cancelled(self, error: CancelExecution, delivery: Delivery, message: Message, task: QueueTask) -> Outcome:
         """The task has been given up, or is run again if it says so."""

@@ -178,7 +178,7 @@ def test_a_task_is_rescheduled(huey, app):
     (task,) = huey.pending()
     assert task.task_id == third.task_id and (task.priority, task.get_data()) == (10, ((1,), {})) and task.expires is not None
     assert huey.is_revoked(first.task) and huey.is_revoked(second.task) and not huey.is_revoked(third.task)
-    fourth = third.reschedule(eta=datetime.datetime(2100, 1, 1))
+    fourth = third.reschedule(eta=datetime.datetime.now() + datetime.timedelta(days=30))
     drain(huey)
     assert app.ran == [] and huey.scheduled()[-1].task_id == fourth.task_id
     with pytest.raises(ValueError):
