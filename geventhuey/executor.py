@@ -117,7 +117,8 @@ class Executor:
         """The task has run."""
         begun = time.perf_counter()
         value, error, trace, data = None, None, '', task.get_data()
-        self._tell(SIGNAL_EXECUTING, task)
+        if self._signals.are_heard:
+            self._tell(SIGNAL_EXECUTING, task)
         try:
             if self._callbacks.pre_execute:
                 value = contextvars.Context().run(self._callbacks.run, task)
@@ -143,7 +144,8 @@ class Executor:
                 del error                   # its traceback holds this frame: together they would be garbage for the collector
         if logger.isEnabledFor(logging.DEBUG):
             _say(logging.DEBUG, '%r finished in %.3f s', task, duration)
-        self._tell(SIGNAL_COMPLETE, task)
+        if self._signals.are_heard:
+            self._tell(SIGNAL_COMPLETE, task)
         if self._listening():
             effects += (Publish(events.event(events.EVENT_FINISHED, task, duration=duration)),)
         return Outcome(delivery, FINISHED, effects, value=value)

@@ -58,7 +58,7 @@ class Producer:
             raise EnqueueOutcomeUnknown(f'{task!r} may have been enqueued, or not: {exc}', task.task_id) from exc
         except StorageError as exc:
             raise QueueWriteException(f'{type(exc).__name__}: {exc}') from exc
-        if SIGNAL_ENQUEUED in self.callbacks.signals:
+        if self.callbacks.signals.are_heard:
             self.callbacks.signals.send(SIGNAL_ENQUEUED, task)
         return self._wrapper(task)
 
@@ -159,7 +159,7 @@ class Producer:
                 raise EnqueueOutcomeUnknown(f'{before} tasks have been enqueued, the next {len(chunk)} may have been, or not: {exc}',
                                             chunk[0][0].task_id) from exc
             raise QueueWriteException(f'{before} tasks have been enqueued, and no others: {type(exc).__name__}: {exc}') from exc
-        for task, _ in chunk:
+        for task, _ in chunk if self.callbacks.signals.are_heard else ():
             self.callbacks.signals.send(SIGNAL_SCHEDULED if task.eta is not None and task.eta > now else SIGNAL_ENQUEUED, task)
 
     def _messages(self, tasks: Iterable[QueueTask]) -> Iterable[tuple[QueueTask, Message]]:

@@ -34,6 +34,8 @@ class Signals:
 
     def __init__(self) -> None:
         self._handlers: dict[str, list[Callable[..., Any]]] = {}
+        #: Whether there is any handler at all: while there is none, signals cost nothing.
+        self.are_heard = False
 
     def __contains__(self, signal: str) -> bool:
         return bool(self._handlers.get(signal))
@@ -46,12 +48,14 @@ class Signals:
             handlers = self._handlers.setdefault(signal, [])
             if handler not in handlers:
                 handlers.append(handler)
+                self.are_heard = True
 
     def disconnect(self, handler: Callable[..., Any], *signals: str) -> None:
         """The function is not called at these signals any more, or at none when none is named."""
         for signal in signals or SIGNALS:
             if handler in self._handlers.get(signal, ()):
                 self._handlers[signal].remove(handler)
+        self.are_heard = any(self._handlers.values())
 
     def send(self, signal: str, task: QueueTask, *more: Any) -> None:
         """The signal's functions have been called, in the order in which they were connected; what one raises is logged."""
