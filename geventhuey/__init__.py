@@ -5,6 +5,7 @@ from geventhuey.clock import Clock, ManualClock
 from geventhuey.crontab import crontab
 from geventhuey.dead_letter import DeadLetter
 from geventhuey.exceptions import (
+    CancelExecution,
     ConfigurationError,
     DataStoreGetException,
     DataStorePutException,
@@ -16,10 +17,12 @@ from geventhuey.exceptions import (
     QueueWriteException,
     ResultConsumed,
     ResultTimeout,
+    RetryTask,
     ScheduleAddException,
     ScheduleReadException,
     SerializationError,
     SignatureError,
+    TaskCancelled,
     TaskException,
     TaskInterrupted,
     TaskLost,
@@ -34,9 +37,9 @@ __version__ = '0.1.0'
 Result = TaskResultWrapper
 
 __all__ = [
-    'Clock', 'ConfigurationError', 'DataStoreGetException', 'DataStorePutException', 'DataStoreTimeout', 'DeadLetter',
+    'CancelExecution', 'Clock', 'ConfigurationError', 'DataStoreGetException', 'DataStorePutException', 'DataStoreTimeout', 'DeadLetter',
     'EnqueueOutcomeUnknown', 'Huey', 'ManualClock', 'MemoryHuey', 'PeriodicQueueTask', 'QueueException', 'QueueReadException',
-    'QueueRemoveException', 'QueueTask', 'QueueWriteException', 'RedisHuey', 'Result', 'ResultConsumed', 'ResultGroup',
-    'ResultTimeout', 'ScheduleAddException', 'ScheduleReadException', 'SerializationError', 'SignatureError', 'TaskException',
+    'QueueRemoveException', 'QueueTask', 'QueueWriteException', 'RedisHuey', 'Result', 'ResultConsumed', 'ResultGroup', 'ResultTimeout',
+    'RetryTask', 'ScheduleAddException', 'ScheduleReadException', 'SerializationError', 'SignatureError', 'TaskCancelled', 'TaskException',
     'TaskInterrupted', 'TaskLost', 'TaskResultWrapper', 'TaskRevoked', 'crontab',
 ]

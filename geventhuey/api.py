@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import inspect
 import logging
 import os
@@ -32,16 +33,20 @@ from geventhuey.result import EagerTaskResult, ResultGroup, TaskResultWrapper
 from geventhuey.revocation import Revocations, field_of, fields_of
 from geventhuey.serializer import Serializer
 from geventhuey.serializer import serializer as serializer_of
-from geventhuey.storage.base import BaseStorage, Delivery, Keep, NoteError, Settlement
+from geventhuey.signals import SIGNAL_COMPLETE, SIGNAL_ERROR, SIGNAL_EXECUTING, Callbacks, HasCallbacks
+from geventhuey.storage.base import BaseStorage, Delivery, Keep, NoteError, Settlement, name_field
 from geventhuey.storage.memory import MemoryStorage
 from geventhuey.task import (
     MAX_DELAY,
     MAX_RETRIES,
+    Expires,
     QueueTask,
     TaskRegistry,
     ValidateDatetime,
     check_number,
+    check_priority,
     check_task_id,
+    expiry,
     task_class,
 )
 
@@ -64,7 +69,7 @@ REDIS_SCHEMES = ('redis://', 'rediss://', 'unix://', 'redis+sentinel://', 'redis
                  'rediss+cluster://')
 
 
-class Huey(Producer, Inspection):
+class Huey(Producer, Inspection, HasCallbacks):
     """An application: its tasks, its queue, its results. Use ``RedisHuey``, ``MemoryHuey`` or a subclass with ``get_storage``.
 
     :param name: 1 to 128 of ``A-Z a-z 0-9 _ . : -``; producers and consumers that share it share the queue.
@@ -106,6 +111,7 @@ class Huey(Producer, Inspection):
             raise ConfigurationError('result_ttl=0 would keep no result: use None to keep all, result_store=False to keep none')
         self.clock = clock or Clock()
         self.registry = TaskRegistry(self.envelope, self.clock)
+        self.callbacks = Callbacks()
         self._use(self.get_storage(**storage_kwargs))
 
     @staticmethod
@@ -161,7 +167,8 @@ class Huey(Producer, Inspection):
 
     def task(self, retries: int = 0, retry_delay: float = 0, retries_as_argument: bool = False, include_task: bool = False,
              name: str | None = None, context: bool = False,
-             at_most_once: bool = False) -> Callable[[Callable[..., Any]], TaskFunction]:
+             at_most_once: bool = False, *, priority: int = 0,
+             expires: Expires | None = None) -> Callable[[Callable[..., Any]], TaskFunction]:
         """Calls of the decorated function become tasks.
 
         :param retries: how often a task is run again after a failure.
@@ -171,30 +178,58 @@ class Huey(Producer, Inspection):
         :param name: the task's name; by default the module and the function's name.
         :param at_most_once: when its consumer dies (or is stopped) while it runs, it is not run again: who waits for it gets
             ``TaskLost``, and it is a dead letter.  Retries after a failure are made all the same.
+        :param priority: tasks with a higher one run first; 0 is ordinary, and the fastest; from -32768 to 32767.
+        :param expires: a task that has not been started so many seconds (or a timedelta) after the call, or by a datetime (naive: local
+            time), is not run: who waits for it gets ``TaskLost``.
         """
         if callable(retries):
             raise TypeError('write @huey.task() with its parentheses')
         check_number('retries', retries, MAX_RETRIES, int)
         check_number('retry_delay', retry_delay, MAX_DELAY)
+        check_priority(priority)
+        expiry(expires, 0.0)
 
         def decorate(func: Callable[..., Any]) -> TaskFunction:
             cls = task_class(_plain_function(func), name, retries_as_argument, include_task or context, at_most_once=at_most_once)
-            return TaskFunction(self, func, self.registry.register(cls), retries, retry_delay)
+            return TaskFunction(self, func, self.registry.register(cls), retries, retry_delay, priority, expires)
         return decorate
 
-    def periodic_task(self, validate_datetime: ValidateDatetime,
-                      name: str | None = None, at_most_once: bool = False) -> Callable[[Callable[..., Any]], PeriodicFunction]:
+    def context_task(self, obj: Any, as_argument: bool = False, **settings: Any) -> Callable[[Callable[..., Any]], TaskFunction]:
+        """As ``task``, and the function runs within ``with obj:``; with ``as_argument`` it gets what that yields as its first argument.
+
+        :param settings: those of ``task``.
+        """
+        if not all(hasattr(type(obj), method) for method in ('__enter__', '__exit__')):
+            raise TypeError(f'context_task takes what can be used as "with ...:", not {obj!r}')
+
+        def decorate(func: Callable[..., Any]) -> TaskFunction:
+            @functools.wraps(_plain_function(func))
+            def within(*args: Any, **kwargs: Any) -> Any:
+                with obj as given:
+                    return func(given, *args, **kwargs) if as_argument else func(*args, **kwargs)
+            return self.task(**settings)(within)
+        return decorate
+
+    def periodic_task(self, validate_datetime: ValidateDatetime, name: str | None = None, at_most_once: bool = False, *,
+                      retries: int = 0, retry_delay: float = 0, priority: int = 0,
+                      expires: Expires | None = None) -> Callable[[Callable[..., Any]], PeriodicFunction]:
         """Consumers run the decorated function in every minute for which ``validate_datetime(datetime)`` is true.
 
         It runs once per minute, however many consumers there are, and takes no arguments.  A call of it stays a call.
-        ``at_most_once``: a run whose consumer dies is not made up for.
+        ``at_most_once``: a run whose consumer dies is not made up for.  The others are as in ``task``.
         """
         if not _takes_one_argument(validate_datetime):
             raise TypeError('validate_datetime must be callable with a datetime, as crontab(minute="0") is; '
                             f'not {validate_datetime!r}')
+        settings = {'run_retries': check_number('retries', retries, MAX_RETRIES, int),
+                    'run_retry_delay': check_number('retry_delay', retry_delay, MAX_DELAY),
+                    'run_priority': check_priority(priority), 'run_expires': expires}
+        expiry(expires, 0.0)
 
         def decorate(func: Callable[..., Any]) -> PeriodicFunction:
             cls = task_class(_plain_function(func), name, validate_datetime=validate_datetime, at_most_once=at_most_once)
+            for setting, value in settings.items():
+                setattr(cls, setting, value)
             required = [parameter.name for parameter in inspect.signature(func).parameters.values()
                         if parameter.default is parameter.empty and parameter.kind in (0, 1, 3)]
             if required:
@@ -216,7 +251,16 @@ class Huey(Producer, Inspection):
 
     def _run_eagerly(self, task: QueueTask) -> TaskResultWrapper | None:
         self.registry.message(task)         # what could not travel in production is refused here, too
-        value = task.execute()
+        callbacks = self.callbacks
+        callbacks.signals.send(SIGNAL_EXECUTING, task)
+        try:
+            value = callbacks.run(task)
+        except BaseException as exc:
+            callbacks.post_execute.call_all(task, None, exc)
+            callbacks.signals.send(SIGNAL_ERROR, task, exc)
+            raise
+        callbacks.post_execute.call_all(task, value, None)
+        callbacks.signals.send(SIGNAL_COMPLETE, task)
         return EagerTaskResult(self, task, value) if self.result_store else None
 
     # -- by hand --------------------------------------------------------------------------------------------
@@ -283,7 +327,8 @@ class Huey(Producer, Inspection):
     def executor(self, listening: Callable[[], bool] = lambda: False) -> Executor:
         """One that runs deliveries with this application's settings."""
         return Executor(self.registry, self.envelope, self.clock, store_none=self.store_none,
-                        store_errors=self.store_errors and self.result_store, result_ttl=self.result_ttl, listening=listening)
+                        store_errors=self.store_errors and self.result_store, result_ttl=self.result_ttl, listening=listening,
+                        callbacks=self.callbacks)
 
     def ready_to_run(self, task: QueueTask, dt: datetime.datetime | None = None) -> bool:
         """True when the task's ``execute_time`` has come by ``dt`` (naive: UTC; now by default)."""
@@ -336,6 +381,14 @@ class Huey(Producer, Inspection):
     def restore(self, task: QueueTask) -> bool:
         """The task is not revoked any more; True when it was."""
         return self.revocations.restore(field_of(task))
+
+    def revoke_all(self, task_class: type[QueueTask], revoke_until: datetime.datetime | None = None, revoke_once: bool = False) -> None:
+        """All tasks of a class (``add.task_class``) are skipped: until a datetime (naive: local time), the next one only, or at all."""
+        self.revocations.revoke(name_field(task_class.task_name), revoke_until, revoke_once)
+
+    def restore_all(self, task_class: type[QueueTask]) -> bool:
+        """The class is not revoked any more; True when it was."""
+        return self.revocations.restore(name_field(task_class.task_name))
 
     def revoke_by_id(self, task_id: str, revoke_until: datetime.datetime | None = None, revoke_once: bool = False) -> None:
         """``revoke`` by the task's id."""

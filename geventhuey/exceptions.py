@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 
 class QueueException(Exception):
     """The root of this package's errors."""
@@ -119,8 +121,36 @@ class TaskRevoked(TaskException):
     """The task was revoked before it started, and so has no result."""
 
 
+class TaskCancelled(TaskException):
+    """The task was given up by ``CancelExecution``, and so has no result."""
+
+
 class ResultConsumed(DataStoreGetException):
     """The result was there, and somebody else has read it already (read it with ``preserve=True`` to keep it)."""
+
+
+class CancelExecution(QueueException):
+    """Raised by a task, or by a ``pre_execute`` hook before it: the task ends here.
+
+    :param retry: True: it is run again all the same, also when it has no retries left; None: if it has any; False: it is not.
+    """
+
+    def __init__(self, message: str = '', retry: bool | None = None) -> None:
+        super().__init__(message)
+        self.retry = retry
+
+
+class RetryTask(QueueException):
+    """Raised by a task: it is run again, which costs none of its retries and is no failure.
+
+    :param eta: when, as a datetime (naive: local time); by default at once.
+    :param delay: or seconds from now.
+    """
+
+    def __init__(self, message: str = '', eta: datetime.datetime | None = None, delay: float | None = None) -> None:
+        super().__init__(message)
+        self.eta = eta
+        self.delay = delay
 
 
 class TaskInterrupted(BaseException):

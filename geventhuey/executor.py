@@ -5,15 +5,26 @@ from __future__ import annotations
 import contextvars
 import logging
 import time
-import traceback
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from geventhuey import events
-from geventhuey.clock import Clock
+from geventhuey.clock import Clock, to_timestamp
 from geventhuey.envelope import ERROR, RESULT, REVOCATION, Envelope
-from geventhuey.exceptions import MessageError, QueueException, SerializationError, TaskInterrupted
+from geventhuey.exceptions import CancelExecution, MessageError, QueueException, RetryTask, SerializationError, TaskInterrupted
 from geventhuey.message import AT_MOST_ONCE, MAX_MESSAGE, MAX_PROOF, PROOF, REVOKED, REVOKED_FOR_GOOD, WANTS_RESULT, Message
+from geventhuey.signals import (
+    SIGNAL_CANCELED,
+    SIGNAL_COMPLETE,
+    SIGNAL_ERROR,
+    SIGNAL_EXECUTING,
+    SIGNAL_EXPIRED,
+    SIGNAL_INTERRUPTED,
+    SIGNAL_RETRYING,
+    SIGNAL_REVOKED,
+    SIGNAL_SCHEDULED,
+    Callbacks,
+)
 from geventhuey.storage import base
 from geventhuey.storage.base import (
     Bury,
@@ -28,19 +39,18 @@ from geventhuey.storage.base import (
     name_field,
     task_field,
 )
-from geventhuey.task import QueueTask, TaskRegistry
+from geventhuey.task import MAX_DELAY, QueueTask, TaskRegistry, check_number
+from geventhuey.texts import error_text, plain_text, reason_text, traceback_text
 
 logger = logging.getLogger('geventhuey.executor')
 
-#: Characters of an error's text and of a traceback that are kept and logged at most.
-MAX_TEXT, MAX_TRACEBACK = 2000, 10_000
 #: Names of tasks that are not known here that are remembered at most, so that each is logged as an error once.
 MAX_UNKNOWN = 1000
 #: Why a task that may run only once is a dead letter when its consumer stops.
 CUT_OFF = 'its consumer was stopped while it ran, and it may run only once'
 
 FINISHED, FAILED, RETRYING, DEAD, RELEASED = 'finished', 'failed', 'retrying', 'dead', 'released'
-REVOKED_OUTCOME, EXPIRED = 'revoked', 'expired'
+REVOKED_OUTCOME, EXPIRED, CANCELLED = 'revoked', 'expired', 'cancelled'
 
 
 class Outcome(NamedTuple):
@@ -57,10 +67,11 @@ class Executor:
     """Runs deliveries. One object serves any number of workers at once.
 
     :param listening: says whether anybody listens to the events; while nobody does, none are made.
+    :param callbacks: the application's functions that are called around its tasks.
     """
 
     def __init__(self, registry: TaskRegistry, envelope: Envelope, clock: Clock, *, store_none: bool, store_errors: bool,
-                 result_ttl: float | None, listening: Callable[[], bool] = lambda: False) -> None:
+                 result_ttl: float | None, listening: Callable[[], bool] = lambda: False, callbacks: Callbacks | None = None) -> None:
         self._registry = registry
         self._envelope = envelope
         self._clock = clock
@@ -68,6 +79,8 @@ class Executor:
         self._store_errors = store_errors
         self._result_ttl = result_ttl
         self._listening = listening
+        self._callbacks = callbacks or Callbacks()
+        self._signals = self._callbacks.signals
         #: Set when the consumer interrupts what still runs: what ends by that goes back to its queue.
         self.interrupting: TaskInterrupted | None = None
         self._unknown: set[str] = set()
@@ -104,36 +117,84 @@ class Executor:
         """The task has run."""
         begun = time.perf_counter()
         value, error, trace, data = None, None, '', task.get_data()
+        if self._signals.are_heard:
+            self._tell(SIGNAL_EXECUTING, task)
         try:
-            value = contextvars.Context().run(task.execute)
+            if self._callbacks.pre_execute:
+                value = contextvars.Context().run(self._callbacks.run, task)
+            else:
+                value = contextvars.Context().run(task.execute)
             effects = self._result(message, value)
         except BaseException as exc:        # SystemExit, GreenletExit, a Timeout of the user's: all are this task's own affair
             if self._is_interrupt(exc):
-                return self._interrupted(delivery, message, exc)
+                return self._interrupted(delivery, message, exc, task)
             # An exception's traceback holds the frames and all that they hold: keep the text, let the rest go.
             error, trace = exc, traceback_text(exc)
             effects = ()
-            if task.retries > 0 and task.get_data() is data:
+            if (task.retries > 0 or isinstance(exc, (RetryTask, CancelExecution))) and task.get_data() is data:
                 # a retry starts with what the caller gave, not with what the failed run has made of it
                 task.set_data(self._registry.task(message).get_data())
         duration = time.perf_counter() - begun
+        if self._callbacks.post_execute:
+            self._callbacks.post_execute.call_all(task, value, error)
         if error is not None:
             try:
-                return self._failed(delivery, message, task, error, trace, duration)
+                return self._ended_by(error, delivery, message, task, trace, duration)
             finally:
                 del error                   # its traceback holds this frame: together they would be garbage for the collector
         if logger.isEnabledFor(logging.DEBUG):
             _say(logging.DEBUG, '%r finished in %.3f s', task, duration)
+        if self._signals.are_heard:
+            self._tell(SIGNAL_COMPLETE, task)
         if self._listening():
             effects += (Publish(events.event(events.EVENT_FINISHED, task, duration=duration)),)
         return Outcome(delivery, FINISHED, effects, value=value)
+
+    def _ended_by(self, error: BaseException, delivery: Delivery, message: Message, task: QueueTask, trace: str,
+                  duration: float) -> Outcome:
+        """The outcome of a task that has raised: a failure, unless it says something else by that."""
+        try:
+            if isinstance(error, RetryTask):
+                return Outcome(delivery, RETRYING, tuple(self._retry(message, task, reason_text(error), self._pause(error))), error)
+            if isinstance(error, CancelExecution):
+                return self._cancelled(error, delivery, message, task)
+        except Exception as exc:            # by what the task has made of its own settings, or what it has said of the time
+            error = exc
+            trace = traceback_text(exc)
+        return self._failed(delivery, message, task, error, trace, duration)
+
+    def _pause(self, error: RetryTask) -> float:
+        """Seconds until a task is run again that has asked for it. Raises TypeError or ConfigurationError for what is no time."""
+        if error.delay is not None:
+            return float(check_number('delay', error.delay, MAX_DELAY))
+        if error.eta is None:
+            return 0.0
+        return float(check_number('eta, in seconds from now,', max(0.0, to_timestamp(error.eta) - self._clock.now()), MAX_DELAY))
+
+    def _cancelled(self, error: CancelExecution, delivery: Delivery, message: Message, task: QueueTask) -> Outcome:
+        """The task has been given up, or is run again if it says so."""
+        text = reason_text(error)
+        self._tell(SIGNAL_CANCELED, task)
+        if error.retry or (error.retry is None and task.retries > 0):
+            task.retries = max(0, task.retries - 1)
+            return Outcome(delivery, RETRYING, tuple(self._retry(message, task, text, task.retry_delay)), error)
+        _say(logging.INFO, '%r was cancelled: %s', task, text)
+        effects: tuple[Effect, ...] = ()
+        if message.flags & WANTS_RESULT:
+            effects = (Keep(message.id, base.CANCELLED + text.encode(), base.TOMBSTONE_TTL),)
+        return Outcome(delivery, CANCELLED, effects, error)
+
+    def _tell(self, signal: str, task: QueueTask | None, *more: Any) -> None:
+        if signal in self._signals and task is not None:
+            self._signals.send(signal, task, *more)
 
     def cut_off(self, delivery: Delivery) -> Outcome:
         """The end of a task that may have run, and may run only once."""
         return self._dead(delivery, Message.decode(delivery.message), CUT_OFF)
 
-    def _interrupted(self, delivery: Delivery, message: Message, error: BaseException) -> Outcome:
+    def _interrupted(self, delivery: Delivery, message: Message, error: BaseException, task: QueueTask | None = None) -> Outcome:
         """The consumer has interrupted the task: it is for another one, unless it may run only once."""
+        self._tell(SIGNAL_INTERRUPTED, task)
         if message.flags & AT_MOST_ONCE:
             return self._dead(delivery, message, CUT_OFF)
         return Outcome(delivery, RELEASED, error=error)
@@ -170,6 +231,7 @@ class Executor:
     def _failed(self, delivery: Delivery, message: Message, task: QueueTask, error: BaseException, trace: str,
                 duration: float) -> Outcome:
         text = error_text(error)
+        self._tell(SIGNAL_ERROR, task, error)
         noted: list[Effect] = []
         if self._store_errors:
             noted.append(NoteError(self._envelope.dumps(
@@ -179,7 +241,8 @@ class Executor:
             noted.append(Publish(events.event(events.EVENT_ERROR_TASK, task, error=True, duration=duration, traceback=trace)))
         try:
             if task.retries > 0:
-                return Outcome(delivery, RETRYING, (*noted, *self._retry(message, task, text)), error)
+                task.retries -= 1
+                return Outcome(delivery, RETRYING, (*noted, *self._retry(message, task, text, task.retry_delay)), error)
         except Exception as exc:            # by what the task has made of its own settings
             text = f'{text}, and cannot be tried again: {error_text(exc)}'
         _say(logging.ERROR, '%r failed: %s\n%s', task, text, trace)
@@ -195,18 +258,20 @@ class Executor:
         record = self._envelope.dumps(RESULT, what, base.ERROR + message.id.encode())
         return Keep(message.id, base.ERROR + record, self._result_ttl)
 
-    def _retry(self, message: Message, task: QueueTask, text: str) -> list[Effect]:
-        """The task once more, with one retry less: at once, or when its delay is over."""
-        task.retries -= 1
-        task.eta = self._clock.now() + task.retry_delay if task.retry_delay else None
+    def _retry(self, message: Message, task: QueueTask, text: str, pause: float) -> list[Effect]:
+        """The task once more: at once, or in so many seconds."""
+        task.eta = self._clock.now() + pause if pause else None
         task.flags = flags = message.flags & ~(REVOKED | REVOKED_FOR_GOOD | PROOF)
         raw = self._registry.message(task, flags, message.created).encode()
-        _say(logging.WARNING, '%s %s failed (%s); it is tried again %s, retries left: %d', message.name, message.id, text,
-             f'in {task.retry_delay:g} s' if task.retry_delay else 'at once', task.retries)
-        effects: list[Effect] = [Schedule(raw, task.retry_delay) if task.retry_delay else Enqueue(raw)]
+        _say(logging.WARNING, '%s %s ended early (%s); it is tried again %s, retries left: %d', message.name, message.id, text,
+             f'in {pause:g} s' if pause else 'at once', task.retries)
+        self._tell(SIGNAL_RETRYING, task)
+        effects: list[Effect] = [Schedule(raw, pause) if pause else Enqueue(raw)]
         if self._listening():
             effects.append(Publish(events.event(events.EVENT_RETRYING, task)))
-            if task.retry_delay:
+        if pause:
+            self._tell(SIGNAL_SCHEDULED, task)
+            if self._listening():
                 effects.append(Publish(events.event(events.EVENT_SCHEDULED, task)))
         return effects
 
@@ -229,9 +294,11 @@ class Executor:
         effects: list[Effect] = []
         if message.flags & WANTS_RESULT:
             effects.append(Keep(message.id, base.REVOKED, base.TOMBSTONE_TTL))
-        if self._listening():
+        if self._listening() or SIGNAL_REVOKED in self._signals:
             task = self._registry.decode(delivery.message)
-            effects.append(Publish(events.event(events.EVENT_REVOKED, task)))
+            self._tell(SIGNAL_REVOKED, task)
+            if self._listening():
+                effects.append(Publish(events.event(events.EVENT_REVOKED, task)))
         _say(logging.DEBUG, '%s: %s was revoked and is not run', message.name, message.id)
         return Outcome(delivery, REVOKED_OUTCOME, tuple(effects))
 
@@ -239,6 +306,8 @@ class Executor:
         effects: list[Effect] = []
         if message.flags & WANTS_RESULT:
             effects.append(Keep(message.id, base.LOST + b'it expired before it was started', base.TOMBSTONE_TTL))
+        if SIGNAL_EXPIRED in self._signals:
+            self._tell(SIGNAL_EXPIRED, self._registry.decode(delivery.message))
         _say(logging.INFO, '%s: %s expired before it was started and is not run', message.name, message.id)
         return Outcome(delivery, EXPIRED, tuple(effects))
 
@@ -264,30 +333,9 @@ class Executor:
         return Outcome(delivery, DEAD, tuple(effects))
 
 
-def plain_text(text: str) -> str:
-    """One line of the text that any log, terminal or encoding takes, not too long."""
-    return ''.join([letter if letter.isprintable() else '?' for letter in text[:MAX_TEXT]])
-
-
 def _say(level: int, text: str, *args: object) -> None:
     """Logs, and lets nothing that is thrown meanwhile (a handler's lock may switch to other greenlets) change how the delivery ended."""
     try:
         logger.log(level, text, *args)
     except BaseException:
         pass
-
-
-def error_text(error: BaseException) -> str:
-    """The error's repr, whatever its __repr__ does."""
-    try:
-        return repr(error)[:MAX_TEXT]
-    except BaseException:
-        return f'{type(error).__name__} (whose repr cannot be shown)'
-
-
-def traceback_text(error: BaseException) -> str:
-    """The error's traceback, its end if it is long, whatever the error does when it is shown."""
-    try:
-        return ''.join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-    except BaseException:                   # a __str__ that raises, or no memory left to format it
-        return f'{type(error).__name__} (whose traceback cannot be shown)'

@@ -7,11 +7,10 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from geventhuey.clock import Clock, to_timestamp
-from geventhuey.exceptions import ConfigurationError
+from geventhuey.clock import Clock
 from geventhuey.revocation import Revocations
 from geventhuey.storage.base import name_field
-from geventhuey.task import MAX_DELAY, QueueTask, check_number, check_task_id
+from geventhuey.task import Expires, QueueTask, check_priority, check_task_id, expiry
 
 
 class Application(Protocol):
@@ -25,7 +24,7 @@ class Application(Protocol):
 
     def enqueue_many(self, tasks: Iterable[QueueTask]) -> Any: ...
 
-    def add_schedule(self, task: QueueTask, delay: float | None = None) -> Any: ...
+    def send(self, task: QueueTask, eta: datetime.datetime | None, delay: float | None, convert_utc: bool) -> Any: ...
 
 
 class _Decorated:
@@ -62,18 +61,25 @@ class TaskFunction(_Decorated):
     """A function whose calls are tasks."""
 
     def __init__(self, huey: Application, func: Callable[..., Any], task_class: type[QueueTask],
-                 retries: int, retry_delay: float) -> None:
+                 retries: int, retry_delay: float, priority: int = 0, expires: Expires | None = None) -> None:
         super().__init__(huey, func, task_class)
         self._retries = retries
         self._retry_delay = retry_delay
+        self._priority = priority
+        self._expires = expires
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The call is enqueued. Returns a TaskResultWrapper, or None without a result store."""
-        return self._huey.enqueue(self.task_class((args, kwargs), None, None, self._retries, self._retry_delay))
+        return self._huey.enqueue(self.s(*args, **kwargs))
 
     def s(self, *args: Any, **kwargs: Any) -> QueueTask:
         """The call as a task that is not enqueued yet, for ``huey.enqueue`` or ``huey.enqueue_many``."""
-        return self.task_class((args, kwargs), None, None, self._retries, self._retry_delay)
+        task = self.task_class((args, kwargs), None, None, self._retries, self._retry_delay)
+        if self._priority:
+            task.priority = self._priority
+        if self._expires is not None:
+            task.expires = expiry(self._expires, self._huey.clock.now())
+        return task
 
     def map(self, iterable: Iterable[Any]) -> Any:
         """One call for each item is enqueued, hundreds of them by each round trip; an item that is a tuple is several arguments.
@@ -85,7 +91,7 @@ class TaskFunction(_Decorated):
 
     def schedule(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None,
                  eta: datetime.datetime | None = None, delay: float | None = None, convert_utc: bool = True,
-                 task_id: str | None = None) -> Any:
+                 task_id: str | None = None, *, priority: int | None = None, expires: Expires | None = None) -> Any:
         """The call will be run at the time ``eta``, or ``delay`` seconds from now; at once with neither.
 
         :param args: positional arguments, as a sequence.
@@ -94,21 +100,21 @@ class TaskFunction(_Decorated):
             otherwise in the application's own time: UTC, or local with ``Huey(utc=False)``.
         :param delay: seconds, by the storage's clock.
         :param task_id: the task's identity; a new one by default.
+        :param priority: instead of the function's: higher ones run first, 0 is ordinary.
+        :param expires: instead of the function's: not to be started any more so many seconds (or a timedelta) from now, or from a
+            datetime on.
         :raises ValueError: both eta and delay were given, or one is out of bounds.
         :raises TypeError: eta is no datetime, delay no number, args no sequence or kwargs no mapping.
         """
-        if eta is not None and delay is not None:
-            raise ConfigurationError('Both a delay and an eta cannot be specified at the same time: give one of them')
-        task = self.task_class(_call_data(args, kwargs), None if task_id is None else check_task_id(task_id), None,
-                               self._retries, self._retry_delay)
-        if delay is not None:
-            check_number('delay', delay, MAX_DELAY)
-            return self._huey.add_schedule(task, delay) if delay else self._huey.enqueue(task)
-        if eta is not None:
-            task.eta = to_timestamp(eta, local=convert_utc or not self._huey.utc)
-            if task.eta - self._huey.clock.now() > MAX_DELAY:
-                raise ConfigurationError(f'eta={eta} is more than ten years from now')
-        return self._huey.enqueue(task)
+        given, named = _call_data(args, kwargs)
+        task = self.s(*given, **named)
+        if task_id is not None:
+            task.task_id = check_task_id(task_id)
+        if priority is not None:
+            task.priority = check_priority(priority)
+        if expires is not None:
+            task.expires = expiry(expires, self._huey.clock.now())
+        return self._huey.send(task, eta, delay, convert_utc)
 
 
 class PeriodicFunction(_Decorated):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from geventhuey import events
-from geventhuey.clock import Clock
+from geventhuey.clock import Clock, to_timestamp
 from geventhuey.exceptions import (
     ConfigurationError,
     EnqueueOutcomeUnknown,
@@ -16,8 +17,9 @@ from geventhuey.exceptions import (
     StorageOutcomeUnknown,
 )
 from geventhuey.message import PERIODIC, WANTS_RESULT, Message
+from geventhuey.signals import SIGNAL_ENQUEUED, SIGNAL_SCHEDULED, Callbacks
 from geventhuey.storage.base import BaseStorage
-from geventhuey.task import PeriodicQueueTask, QueueTask, TaskRegistry, check_task_id
+from geventhuey.task import MAX_DELAY, PeriodicQueueTask, QueueTask, TaskRegistry, check_number, check_task_id
 
 #: Tasks that travel in one round trip at most, and bytes of arguments from which on there are fewer.
 CHUNK, CHUNK_BYTES = 500, 1024 * 1024
@@ -29,9 +31,11 @@ class Producer:
     storage: BaseStorage
     registry: TaskRegistry
     clock: Clock
+    utc: bool
     events: bool
     result_store: bool
     always_eager: bool
+    callbacks: Callbacks
 
     def enqueue(self, task: QueueTask) -> Any:
         """The task is in its queue, or in the schedule until its ``execute_time``.
@@ -54,6 +58,8 @@ class Producer:
             raise EnqueueOutcomeUnknown(f'{task!r} may have been enqueued, or not: {exc}', task.task_id) from exc
         except StorageError as exc:
             raise QueueWriteException(f'{type(exc).__name__}: {exc}') from exc
+        if self.callbacks.signals.are_heard:
+            self.callbacks.signals.send(SIGNAL_ENQUEUED, task)
         return self._wrapper(task)
 
     def enqueue_many(self, tasks: Iterable[QueueTask]) -> Any:
@@ -85,6 +91,32 @@ class Producer:
             raise
         return self._group(results)
 
+    def send(self, task: QueueTask, eta: datetime.datetime | None = None, delay: float | None = None, convert_utc: bool = True) -> Any:
+        """The task will be run at the time ``eta``, or ``delay`` seconds from now; at once with neither. As ``schedule`` has it."""
+        if eta is not None and delay is not None:
+            raise ConfigurationError('Both a delay and an eta cannot be specified at the same time: give one of them')
+        if delay is not None:
+            check_number('delay', delay, MAX_DELAY)
+            return self.add_schedule(task, delay) if delay else self.enqueue(task)
+        if eta is not None:
+            task.eta = to_timestamp(eta, local=convert_utc or not self.utc)
+            if task.eta - self.clock.now() > MAX_DELAY:
+                raise ConfigurationError(f'eta={eta} is more than ten years from now')
+        return self.enqueue(task)
+
+    def reschedule(self, task: QueueTask, eta: datetime.datetime | None = None, delay: float | None = None,
+                   convert_utc: bool = True) -> Any:
+        """A new task like this one is on its way, and then this one is revoked. Returns the new one's TaskResultWrapper, as ``enqueue``.
+
+        When something goes wrong in between there are both: better than none.
+        """
+        _check_task(task)
+        new = type(task)(task.get_data(), None, None, task.retries, task.retry_delay)
+        new.priority, new.expires = task.priority, task.expires
+        result = self.send(new, eta, delay, convert_utc)
+        self.revoke(task)
+        return result
+
     def add_schedule(self, task: QueueTask, delay: float | None = None) -> Any:
         """The task is in the schedule, due at its ``execute_time``, or ``delay`` seconds from now; at once with neither."""
         _check_task(task)
@@ -99,6 +131,7 @@ class Producer:
             raise EnqueueOutcomeUnknown(f'{task!r} may have been scheduled, or not: {exc}', task.task_id) from exc
         except StorageError as exc:
             raise ScheduleAddException(f'{type(exc).__name__}: {exc}') from exc
+        self.callbacks.signals.send(SIGNAL_SCHEDULED, task)
         return self._wrapper(task)
 
     def _schedule(self, task: QueueTask, message: Message, delay: float | None = None) -> None:
@@ -126,6 +159,8 @@ class Producer:
                 raise EnqueueOutcomeUnknown(f'{before} tasks have been enqueued, the next {len(chunk)} may have been, or not: {exc}',
                                             chunk[0][0].task_id) from exc
             raise QueueWriteException(f'{before} tasks have been enqueued, and no others: {type(exc).__name__}: {exc}') from exc
+        for task, _ in chunk if self.callbacks.signals.are_heard else ():
+            self.callbacks.signals.send(SIGNAL_SCHEDULED if task.eta is not None and task.eta > now else SIGNAL_ENQUEUED, task)
 
     def _messages(self, tasks: Iterable[QueueTask]) -> Iterable[tuple[QueueTask, Message]]:
         """Each task and its message: of a sequence all at once, so that what is wrong with one is said before any is sent."""
@@ -141,6 +176,10 @@ class Producer:
         if isinstance(task, PeriodicQueueTask):
             return self.registry.message(task, PERIODIC)
         return self.registry.message(task, WANTS_RESULT if self.result_store else 0)
+
+    def revoke(self, task: QueueTask, revoke_until: datetime.datetime | None = None, revoke_once: bool = False) -> None:
+        """The task is not started."""
+        raise NotImplementedError
 
     def _wrapper(self, task: QueueTask) -> Any:
         """What a call returns."""

@@ -19,6 +19,7 @@ from geventhuey.exceptions import (
     SignatureError,
     StorageError,
     StorageUnavailable,
+    TaskCancelled,
     TaskException,
     TaskLost,
     TaskRevoked,
@@ -46,6 +47,8 @@ class Application(Protocol):
     def revoke(self, task: QueueTask, revoke_until: datetime.datetime | None = None, revoke_once: bool = False) -> None: ...
 
     def restore(self, task: QueueTask) -> bool: ...
+
+    def reschedule(self, task: QueueTask, eta: datetime.datetime | None, delay: float | None, convert_utc: bool) -> Any: ...
 
 
 class TaskResultWrapper:
@@ -113,6 +116,25 @@ class TaskResultWrapper:
         """The task is not revoked any more; True when it was. It will run unless it has been skipped already."""
         return self.huey.restore(self.task)
 
+    def is_ready(self) -> bool:
+        """True when the task has ended, in whatever way; what it has left stays where it is, and is not waited for.
+
+        Of a task that left no result that is known for a minute.  Raises DataStoreGetException when the storage cannot be read.
+        """
+        if self._is_known():
+            return True
+        try:
+            return self.huey.storage.result(self.task_id, preserve=True) is not None
+        except StorageError as exc:
+            raise DataStoreGetException(f'{type(exc).__name__}: {exc}') from exc
+
+    def reschedule(self, eta: datetime.datetime | None = None, delay: float | None = None, convert_utc: bool = True) -> Any:
+        """The task is revoked, and a new one like it runs at ``eta``, after ``delay`` seconds, or at once. Returns the new one's wrapper.
+
+        A task that runs already is not stopped by that. ``eta``, ``delay``, ``convert_utc`` and errors are those of ``schedule``.
+        """
+        return self.huey.reschedule(self.task, eta, delay, convert_utc)
+
     def reset(self) -> None:
         """Forgets what was read, so that the next ``get`` asks the store again."""
         self._result = _MISSING
@@ -141,6 +163,8 @@ class TaskResultWrapper:
             raise DataStoreGetException(f'the result of {self.task_id} cannot be read: {exc}') from exc
         if kind == base.LOST:
             raise TaskLost(f'{self.task_id}: {rest.decode("utf-8", "replace")}', {'task_id': self.task_id})
+        if kind == base.CANCELLED:
+            raise TaskCancelled(f'{self.task_id} was cancelled: {rest.decode("utf-8", "replace")}', {'task_id': self.task_id})
         if blocking and kind == base.REVOKED:
             raise TaskRevoked(f'{self.task_id} was revoked before it started', {'task_id': self.task_id})
         if blocking and kind == base.CONSUMED:

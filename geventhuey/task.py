@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from geventhuey.clock import Clock, to_datetime, to_timestamp
 from geventhuey.envelope import TASK, Envelope
 from geventhuey.exceptions import ConfigurationError, MessageError, QueueException, SerializationError, SignatureError
-from geventhuey.message import AT_MOST_ONCE, MAX_ID, MAX_MESSAGE, MAX_NAME, Message
+from geventhuey.message import AT_MOST_ONCE, MAX_ID, MAX_MESSAGE, MAX_NAME, MAX_PRIORITY, MIN_PRIORITY, Message
 from geventhuey.serializer import module_name
 
 logger = logging.getLogger('geventhuey')
@@ -27,6 +27,8 @@ MAX_DELAY = 10 * 366 * 86400.0
 MAX_TIME = 62_135_596_800.0
 
 ValidateDatetime = Callable[[datetime.datetime], bool]
+#: When a task is not to be started any more: so many seconds (or a timedelta) after the call, or at a datetime.
+Expires = float | datetime.timedelta | datetime.datetime
 
 #: The digit of a UUID that holds its variant, by a random one.
 _VARIANT = {digit: '89ab'[int(digit, 16) & 3] for digit in '0123456789abcdef'}
@@ -114,6 +116,18 @@ class PeriodicQueueTask(QueueTask):
 
     #: The function that decides it, when it was given to the decorator: a ``Crontab``, as a rule.
     rule: ClassVar[ValidateDatetime | None] = None
+    #: What its runs are made with: retries, seconds between them, priority, and when they expire.
+    run_retries: ClassVar[int] = 0
+    run_retry_delay: ClassVar[float] = 0
+    run_priority: ClassVar[int] = 0
+    run_expires: ClassVar[Expires | None] = None
+
+    @classmethod
+    def run(cls, task_id: str, now: float) -> PeriodicQueueTask:
+        """One run of it, with the settings that its runs have."""
+        task = cls(((), {}), task_id, None, cls.run_retries, cls.run_retry_delay)
+        task.priority, task.expires = cls.run_priority, expiry(cls.run_expires, now)
+        return task
 
     def validate_datetime(self, moment: datetime.datetime) -> bool:
         """True when it is to run in this minute. ``moment`` is naive, UTC or local as the consumer is set."""
@@ -311,6 +325,30 @@ def check_task_id(task_id: object) -> str:
     if not isinstance(task_id, str) or not task_id.isprintable() or not 1 <= len(task_id.encode()) <= MAX_ID:
         raise ConfigurationError(f'task_id {task_id!r}: a text of 1 to {MAX_ID} printable bytes is needed')
     return task_id
+
+
+def check_priority(priority: object) -> int:
+    """The priority, when it may be one. Raises TypeError or ConfigurationError otherwise."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise TypeError(f'priority must be a number without a fraction, not {priority!r}')
+    if not MIN_PRIORITY <= priority <= MAX_PRIORITY:
+        raise ConfigurationError(f'priority={priority} is outside {MIN_PRIORITY}..{MAX_PRIORITY}')
+    return priority
+
+
+def expiry(expires: Expires | None, now: float) -> float | None:
+    """The instant, in unix seconds, from which a task that is sent now is not to be started; None for never.
+
+    A naive datetime is local time. Raises TypeError or ConfigurationError for what says no time, or one that is over.
+    """
+    if expires is None:
+        return None
+    if isinstance(expires, datetime.datetime):
+        return to_timestamp(expires)
+    seconds = expires.total_seconds() if isinstance(expires, datetime.timedelta) else expires
+    if check_number('expires', seconds, MAX_DELAY) <= 0:
+        raise ConfigurationError(f'expires={expires!r}: after how many seconds is the task not to be started any more?')
+    return now + seconds
 
 
 def check_number(name: str, value: object, highest: float, kind: type[float] | type[int] = float) -> Any:

@@ -17,7 +17,7 @@ PACKAGE = CHECKOUT / 'geventhuey'
 #: The floor of every module and package directly below geventhuey; '' is geventhuey itself.
 FLOORS = {
     'exceptions': 0, 'clock': 0, 'crontab': 0, 'message': 0, 'pickles': 0, 'serializer': 0, 'envelope': 0, 'native': 0,
-    'waiter': 0,
+    'texts': 0, 'waiter': 0,
     'storage': 1,
     'task': 2, 'registry': 2, 'events': 2, 'signals': 2, 'revocation': 2,
     'dead_letter': 3, 'inspection': 3, 'once': 3,

@@ -79,6 +79,17 @@ PROMISES = {
         huey.immediate = True
         assert fetch('http://localhost/').get() is careful().get() is None
     ''',
+    'Priority and expiry': '''
+        assert alarm.s('fire').priority == 10 and alarm.s('fire').expires is not None
+        assert huey.is_revoked(result.task) and not huey.is_revoked(sooner.task)
+    ''',
+    'Signals and hooks': '''
+        huey.immediate = True
+        try:
+            poll('http://localhost/')
+        except RetryTask as exc:
+            assert exc.delay == 30
+    ''',
     'Periodic tasks': '''
         import datetime
         assert [name.split('.')[-1] for name in huey.get_periodic_tasks()] == ['every_five_minutes', 'every_night']

@@ -74,6 +74,7 @@ class Engine:
             self._looking.append(self.scheduler)
         if options.check_worker_health:
             self._looking.append(Caretaker([self.settler, self.fetcher, *self._looking], options.health_check_interval))
+        self._callbacks = huey.callbacks
         self._clock = huey.clock
         self._hub = gevent.get_hub()
         if isinstance(self._clock, ManualClock):
@@ -134,6 +135,7 @@ class Engine:
     def start(self) -> None:
         """Tasks are fetched and run."""
         native.on_fork(self.forked)
+        self._callbacks.on_startup.call_all()
         self._reporter.start()
         self.heartbeat.start()
         self.settler.start()
@@ -161,6 +163,7 @@ class Engine:
             self.executor.interrupting = TaskInterrupted('the consumer shuts down; the task will be run again')
             self.pool.interrupt(self.executor.interrupting)
             _wait(lambda: not self.pool.running(), time.monotonic() + CLEANUP)
+        self._callbacks.on_shutdown.call_all()
         self.heartbeat.stop()
         # a beat that is under way may register once more: it must not do so after the release
         _wait(lambda: self.heartbeat.has_ended and not self.settler.backlog(), time.monotonic() + LAST_SETTLE)

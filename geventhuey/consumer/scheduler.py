@@ -81,7 +81,7 @@ class Scheduler(Component):
             return False
 
     def _enqueue(self, cls: type[PeriodicQueueTask], tick: int) -> None:
-        task = cls(((), {}), task_id=tick_id(cls.task_name, tick))
+        task = cls.run(tick_id(cls.task_name, tick), self._clock.now())
         if not self._storage.tick(cls.task_name, tick, self._registry.message(task, PERIODIC)):
             return
         logger.info('%s is enqueued', cls.task_name)

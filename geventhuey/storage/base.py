@@ -30,7 +30,7 @@ from geventhuey.message import SUSPECT, Message
 #: First byte of a result record.  A value and an error are kept; the others are tombstones: they tell a waiter how it
 #: ended, live for TOMBSTONE_TTL seconds and do not count as results.
 VALUE, ERROR = b'V', b'E'
-NOTHING, CONSUMED, REVOKED, LOST = b'N', b'C', b'R', b'L'
+NOTHING, CONSUMED, REVOKED, LOST, CANCELLED = b'N', b'C', b'R', b'L', b'X'
 KEPT = (VALUE, ERROR)
 TOMBSTONE_TTL = 60.0
 

@@ -14,11 +14,12 @@ import pytest
 
 from geventhuey import TaskException
 from geventhuey.exceptions import SerializationError, TaskInterrupted
-from geventhuey.executor import DEAD, FAILED, FINISHED, MAX_TEXT, MAX_TRACEBACK, RELEASED, RETRYING
+from geventhuey.executor import DEAD, FAILED, FINISHED, RELEASED, RETRYING
 from geventhuey.lease import Lease
 from geventhuey.message import Message
 from geventhuey.storage.base import Bury, Delivery, Keep, NoteError, Publish, Settlement
 from geventhuey.testing import drain
+from geventhuey.texts import MAX_TEXT, MAX_TRACEBACK
 
 
 class BrokenRepr(Exception):
