@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; answers its exit code: 1 when geventhuey itself failed a question."""
     args = list(sys.argv[1:] if argv is None else argv)
     flags = build_parser().parse_args(args)
+    flags.output = flags.output or HERE / ('RESULTS.rst' if flags.size is FULL else 'RESULTS-quick.rst')
     logging.basicConfig(level=logging.ERROR)
     # What was started is ended by those who started it, also when this program is told to stop.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -132,8 +133,8 @@ def build_parser() -> argparse.ArgumentParser:
                         help=f'of {", ".join(QUESTIONS)} (default: all)')
     parser.add_argument('--rounds', type=_positive, default=1, help='the tables have the medians (default: 1)')
     parser.add_argument('--here', action='store_true', help='in this environment instead of one for each contender')
-    parser.add_argument('--output', type=Path, default=HERE / 'RESULTS.rst', metavar='FILE.rst',
-                        help='the tables; the picture is put beside it (default: perf/RESULTS.rst)')
+    parser.add_argument('--output', type=Path, metavar='FILE.rst',
+                        help='the tables; the picture is put beside it (default: perf/RESULTS.rst, with --quick perf/RESULTS-quick.rst)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures of all rounds there as well')
     return parser
 
