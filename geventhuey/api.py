@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import inspect
@@ -205,8 +206,12 @@ class Huey(Producer, Inspection, HasCallbacks):
         def decorate(func: Callable[..., Any]) -> TaskFunction:
             @functools.wraps(_plain_function(func))
             def within(*args: Any, **kwargs: Any) -> Any:
-                with obj as given:
+                # what contextlib.contextmanager makes can be entered once only, but makes others like it
+                with getattr(obj, '_recreate_cm', lambda: obj)() as given:
                     return func(given, *args, **kwargs) if as_argument else func(*args, **kwargs)
+            if as_argument:
+                with contextlib.suppress(ValueError):       # a builtin that does not say
+                    within.__signature__ = inspect.signature(functools.partial(func, None))     # type: ignore[attr-defined]
             return self.task(**settings)(within)
         return decorate
 

@@ -294,7 +294,7 @@ def _arguments(task: QueueTask) -> Iterator[tuple[str, Any]]:
     """The arguments of a call by name, or by position where the function does not say."""
     try:
         args, kwargs = task.get_data()
-        func = inspect.unwrap(getattr(type(task), '__wrapped__', type(task).execute))
+        func = getattr(type(task), '__wrapped__', type(task).execute)
         names = [name for name, parameter in inspect.signature(func).parameters.items()
                  if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):
@@ -339,7 +339,7 @@ def check_priority(priority: object) -> int:
 def expiry(expires: Expires | None, now: float) -> float | None:
     """The instant, in unix seconds, from which a task that is sent now is not to be started; None for never.
 
-    A naive datetime is local time. Raises TypeError or ConfigurationError for what says no time, or one that is over.
+    A naive datetime is local time, and may be over. Raises TypeError or ConfigurationError for what says no time.
     """
     if expires is None:
         return None
