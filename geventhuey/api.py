@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from geventhuey.clock import Clock, to_datetime, to_timestamp
 from geventhuey.envelope import Envelope, Secrets
 from geventhuey.exceptions import (
+    CancelExecution,
     ConfigurationError,
     DataStorePutException,
     MessageError,
@@ -34,7 +35,7 @@ from geventhuey.result import EagerTaskResult, ResultGroup, TaskResultWrapper
 from geventhuey.revocation import Revocations, field_of, fields_of
 from geventhuey.serializer import Serializer
 from geventhuey.serializer import serializer as serializer_of
-from geventhuey.signals import SIGNAL_COMPLETE, SIGNAL_ERROR, SIGNAL_EXECUTING, Callbacks, HasCallbacks
+from geventhuey.signals import SIGNAL_CANCELED, SIGNAL_COMPLETE, SIGNAL_ERROR, SIGNAL_EXECUTING, Callbacks, HasCallbacks
 from geventhuey.storage.base import BaseStorage, Delivery, Keep, NoteError, Settlement, name_field
 from geventhuey.storage.memory import MemoryStorage
 from geventhuey.task import (
@@ -259,12 +260,16 @@ class Huey(Producer, Inspection, HasCallbacks):
         callbacks = self.callbacks
         callbacks.signals.send(SIGNAL_EXECUTING, task)
         try:
-            value = callbacks.run(task)
+            callbacks.before(task, Exception)
+            value = task.execute()
         except BaseException as exc:
-            callbacks.post_execute.call_all(task, None, exc)
-            callbacks.signals.send(SIGNAL_ERROR, task, exc)
+            callbacks.post_execute.call_all(task, None, exc, logged=Exception)
+            if isinstance(exc, CancelExecution):
+                callbacks.signals.send(SIGNAL_CANCELED, task)
+            else:
+                callbacks.signals.send(SIGNAL_ERROR, task, exc)
             raise
-        callbacks.post_execute.call_all(task, value, None)
+        callbacks.post_execute.call_all(task, value, None, logged=Exception)
         callbacks.signals.send(SIGNAL_COMPLETE, task)
         return EagerTaskResult(self, task, value) if self.result_store else None
 
