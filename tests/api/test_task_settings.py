@@ -110,6 +110,24 @@ def test_what_is_no_ordinary_number_is_refused(huey, app, wrong):
             app.plain.schedule((1,), **setting)
 
 
+@pytest.mark.parametrize('setting, wrong', [('priority', 1.5), ('priority', None), ('priority', 40_000), ('expires', float('nan')),
+                                            ('expires', float('inf')), ('expires', 'soon'), ('expires', datetime.datetime(2100, 1, 1))])
+@pytest.mark.parametrize('secret', [(), 'of sixteen bytes or more'])
+def test_what_a_task_was_told_by_hand_is_looked_at_before_it_is_sent(make, setting, wrong, secret):
+    huey = make(secret=secret)
+    task = huey.task(name='plain')(lambda: None).s()
+    setattr(task, setting, wrong)
+    with pytest.raises((ConfigurationError, TypeError), match=setting):
+        huey.enqueue(task)
+    assert huey.pending_count() == 0
+
+
+def test_a_task_that_expired_before_1970_is_not_run(huey, app):
+    app.plain.schedule((1,), expires=datetime.datetime(1900, 1, 1))
+    drain(huey)
+    assert app.ran == []
+
+
 # -- periodic tasks ----------------------------------------------------------------------------------------------
 
 def test_a_periodic_run_has_the_settings_of_its_task(huey):
