@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import inspect
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from geventhuey.clock import Clock, to_datetime, to_timestamp
 from geventhuey.envelope import Envelope, Secrets
 from geventhuey.exceptions import (
+    CancelExecution,
     ConfigurationError,
     DataStorePutException,
     MessageError,
@@ -33,7 +35,7 @@ from geventhuey.result import EagerTaskResult, ResultGroup, TaskResultWrapper
 from geventhuey.revocation import Revocations, field_of, fields_of
 from geventhuey.serializer import Serializer
 from geventhuey.serializer import serializer as serializer_of
-from geventhuey.signals import SIGNAL_COMPLETE, SIGNAL_ERROR, SIGNAL_EXECUTING, Callbacks, HasCallbacks
+from geventhuey.signals import SIGNAL_CANCELED, SIGNAL_COMPLETE, SIGNAL_ERROR, SIGNAL_EXECUTING, Callbacks, HasCallbacks
 from geventhuey.storage.base import BaseStorage, Delivery, Keep, NoteError, Settlement, name_field
 from geventhuey.storage.memory import MemoryStorage
 from geventhuey.task import (
@@ -205,8 +207,12 @@ class Huey(Producer, Inspection, HasCallbacks):
         def decorate(func: Callable[..., Any]) -> TaskFunction:
             @functools.wraps(_plain_function(func))
             def within(*args: Any, **kwargs: Any) -> Any:
-                with obj as given:
+                # what contextlib.contextmanager makes can be entered once only, but makes others like it
+                with getattr(obj, '_recreate_cm', lambda: obj)() as given:
                     return func(given, *args, **kwargs) if as_argument else func(*args, **kwargs)
+            if as_argument:
+                with contextlib.suppress(ValueError):       # a builtin that does not say
+                    within.__signature__ = inspect.signature(functools.partial(func, None))     # type: ignore[attr-defined]
             return self.task(**settings)(within)
         return decorate
 
@@ -254,12 +260,16 @@ class Huey(Producer, Inspection, HasCallbacks):
         callbacks = self.callbacks
         callbacks.signals.send(SIGNAL_EXECUTING, task)
         try:
-            value = callbacks.run(task)
+            callbacks.before(task, Exception)
+            value = task.execute()
         except BaseException as exc:
-            callbacks.post_execute.call_all(task, None, exc)
-            callbacks.signals.send(SIGNAL_ERROR, task, exc)
+            callbacks.post_execute.call_all(task, None, exc, logged=Exception)
+            if isinstance(exc, CancelExecution):
+                callbacks.signals.send(SIGNAL_CANCELED, task)
+            else:
+                callbacks.signals.send(SIGNAL_ERROR, task, exc)
             raise
-        callbacks.post_execute.call_all(task, value, None)
+        callbacks.post_execute.call_all(task, value, None, logged=Exception)
         callbacks.signals.send(SIGNAL_COMPLETE, task)
         return EagerTaskResult(self, task, value) if self.result_store else None
 

@@ -117,13 +117,16 @@ class Executor:
         """The task has run."""
         begun = time.perf_counter()
         value, error, trace, data = None, None, '', task.get_data()
-        if self._signals.are_heard:
-            self._tell(SIGNAL_EXECUTING, task)
+        context = contextvars.Context()
         try:
+            if SIGNAL_EXECUTING in self._signals:
+                self._signals.send(SIGNAL_EXECUTING, task, logged=BaseException)
             if self._callbacks.pre_execute:
-                value = contextvars.Context().run(self._callbacks.run, task)
-            else:
-                value = contextvars.Context().run(task.execute)
+                try:
+                    context.run(self._callbacks.before, task)
+                finally:
+                    data = task.get_data()      # what a hook sets is for this run: before the next one it is called again
+            value = context.run(task.execute)
             effects = self._result(message, value)
         except BaseException as exc:        # SystemExit, GreenletExit, a Timeout of the user's: all are this task's own affair
             if self._is_interrupt(exc):
@@ -131,12 +134,12 @@ class Executor:
             # An exception's traceback holds the frames and all that they hold: keep the text, let the rest go.
             error, trace = exc, traceback_text(exc)
             effects = ()
-            if (task.retries > 0 or isinstance(exc, (RetryTask, CancelExecution))) and task.get_data() is data:
+            if (task.retries != 0 or isinstance(exc, (RetryTask, CancelExecution))) and task.get_data() is data:
                 # a retry starts with what the caller gave, not with what the failed run has made of it
                 task.set_data(self._registry.task(message).get_data())
         duration = time.perf_counter() - begun
         if self._callbacks.post_execute:
-            self._callbacks.post_execute.call_all(task, value, error)
+            self._afterwards(context.run, self._callbacks.post_execute.call_all, task, value, error)
         if error is not None:
             try:
                 return self._ended_by(error, delivery, message, task, trace, duration)
@@ -186,7 +189,15 @@ class Executor:
 
     def _tell(self, signal: str, task: QueueTask | None, *more: Any) -> None:
         if signal in self._signals and task is not None:
-            self._signals.send(signal, task, *more)
+            self._afterwards(self._signals.send, signal, task, *more, logged=BaseException)
+
+    @staticmethod
+    def _afterwards(call: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Called for a task that has ended. A consumer that stops cuts that off, and the end is what it was."""
+        try:
+            call(*args, **kwargs)
+        except TaskInterrupted:
+            _say(logging.WARNING, 'what is called after a task took too long: the consumer shuts down')
 
     def cut_off(self, delivery: Delivery) -> Outcome:
         """The end of a task that may have run, and may run only once."""

@@ -72,7 +72,7 @@ class Message(NamedTuple):
         task_id, name, queue = self.id.encode(), self.name.encode(), self.queue.encode()
         try:
             head = HEADER.pack(VERSION, self.deliveries, self.flags, self.priority + 32768, round(self.created * 1000),
-                               round(self.expires * 1000) if self.expires else 0, len(task_id), len(name), len(queue))
+                               _expiry(self.expires), len(task_id), len(name), len(queue))
         except struct.error:
             self._explain(len(task_id), len(name))
             raise
@@ -88,7 +88,7 @@ class Message(NamedTuple):
         """All but the payload and what the storage edits on the way: what a signature of the payload covers as well."""
         task_id, name, queue = self.id.encode(), self.name.encode(), self.queue.encode()
         return HEADER.pack(VERSION, 0, self.flags & ~(PROOF | REVOKED | REVOKED_FOR_GOOD), self.priority + 32768,
-                           round(self.created * 1000), round(self.expires * 1000) if self.expires else 0,
+                           round(self.created * 1000), _expiry(self.expires),
                            len(task_id), len(name), len(queue)) + task_id + name + queue
 
     def _explain(self, id_bytes: int, name_bytes: int) -> None:
@@ -120,6 +120,11 @@ class Message(NamedTuple):
                        expires / 1000 if expires else None, deliveries, proof)
         except (struct.error, UnicodeDecodeError) as exc:
             raise MessageError(f'not a message: {exc}') from exc
+
+
+def _expiry(expires: float | None) -> int:
+    """Unix milliseconds; the first instant of 1970 is one later, as 0 is never."""
+    return 0 if expires is None else round(expires * 1000) or 1
 
 
 def marked(raw: bytes, mark: int, proof: bytes = b'') -> bytes:

@@ -114,7 +114,7 @@ class Producer:
         new = type(task)(task.get_data(), None, None, task.retries, task.retry_delay)
         new.priority, new.expires = task.priority, task.expires
         result = self.send(new, eta, delay, convert_utc)
-        self.revoke(task)
+        self.revoke(QueueTask(task_id=task.task_id))     # it alone, also when it is a run of a periodic task
         return result
 
     def add_schedule(self, task: QueueTask, delay: float | None = None) -> Any:

@@ -57,14 +57,17 @@ class Signals:
                 self._handlers[signal].remove(handler)
         self.are_heard = any(self._handlers.values())
 
-    def send(self, signal: str, task: QueueTask, *more: Any) -> None:
-        """The signal's functions have been called, in the order in which they were connected; what one raises is logged."""
+    def send(self, signal: str, task: QueueTask, *more: Any, logged: type[BaseException] = Exception) -> None:
+        """The signal's functions have been called, in the order in which they were connected; what one raises is logged.
+
+        ``logged``: a worker logs whatever it is; in a program that sends tasks a timeout or a Ctrl+C strikes as well, which is its own.
+        """
         for handler in tuple(self._handlers.get(signal, ())):
             try:
                 handler(signal, task, *more)
             except TaskInterrupted:
                 raise
-            except BaseException:
+            except logged:
                 logger.exception('the handler %s of the signal %r failed for %r', _name(handler), signal, task)
 
 
@@ -82,10 +85,18 @@ class Hooks:
         return iter(list(self._functions.items()))
 
     def register(self, name: str | None, function: Callable[..., Any]) -> None:
-        """The function is one of them; another one of the same name is replaced. Raises TypeError for what cannot be called."""
+        """The function is one of them; another one that was given the same name is replaced.
+
+        A name that nobody gave replaces no other function: many modules have a ``setup``. Raises TypeError for what cannot be called.
+        """
         if not callable(function):
             raise TypeError(f'{self.kind} takes a function, not {function!r}: write @huey.{self.kind}() with its parentheses')
-        self._functions[name or _name(function)] = function
+        if not name:
+            name, number = _name(function), 1
+            while self._functions.get(name, function) != function:
+                number += 1
+                name = f'{_name(function)} ({number})'
+        self._functions[name] = function
 
     def unregister(self, name_or_function: Any) -> bool:
         """The function is none of them any more; True when it was."""
@@ -94,14 +105,14 @@ class Hooks:
             del self._functions[name]
         return bool(names)
 
-    def call_all(self, *args: Any) -> None:
+    def call_all(self, *args: Any, logged: type[BaseException] = BaseException) -> None:
         """All have been called; what one raises is logged."""
         for name, function in self:
             try:
                 function(*args)
             except TaskInterrupted:
                 raise
-            except BaseException:
+            except logged:
                 logger.exception('%s %r failed', self.kind, name)
 
 
@@ -113,16 +124,15 @@ class Callbacks:
         self.pre_execute, self.post_execute = Hooks('pre_execute'), Hooks('post_execute')
         self.on_startup, self.on_shutdown = Hooks('on_startup'), Hooks('on_shutdown')
 
-    def run(self, task: QueueTask) -> Any:
-        """What the task returns; the hooks before it may raise CancelExecution."""
+    def before(self, task: QueueTask, logged: type[BaseException] = BaseException) -> None:
+        """The hooks before the task have been called; they may raise CancelExecution."""
         for name, hook in self.pre_execute:
             try:
                 hook(task)
             except (CancelExecution, TaskInterrupted):
                 raise
-            except BaseException:
+            except logged:
                 logger.exception('pre_execute %r failed for %r', name, task)
-        return task.execute()
 
 
 class HasCallbacks:
@@ -160,7 +170,8 @@ class HasCallbacks:
         return _decorator(self.callbacks.pre_execute, name)
 
     def post_execute(self, name: str | None = None) -> Callable[[Handler], Handler]:
-        """The decorated ``hook(task, value, error)`` is called after each task: with what it returned, or what it raised."""
+        """The decorated ``hook(task, value, error)`` is called after each task, in its context: with what it returned, or what it raised.
+        """
         return _decorator(self.callbacks.post_execute, name)
 
     def on_startup(self, name: str | None = None) -> Callable[[Handler], Handler]:

@@ -25,6 +25,8 @@ MAX_RETRIES = 10_000
 MAX_DELAY = 10 * 366 * 86400.0
 #: Unix seconds to both sides, all of which a datetime can show.
 MAX_TIME = 62_135_596_800.0
+#: Unix seconds that no datetime reaches.
+MAX_EXPIRES = 1e12
 
 ValidateDatetime = Callable[[datetime.datetime], bool]
 #: When a task is not to be started any more: so many seconds (or a timedelta) after the call, or at a datetime.
@@ -227,6 +229,10 @@ class TaskRegistry:
             settings['timeout'] = task.timeout
         if settings:
             _check_settings(settings)
+        if task.priority != 0:
+            check_priority(task.priority)
+        if task.expires is not None:
+            check_number('expires, in seconds from 1970,', task.expires, MAX_EXPIRES)
         now = self._clock.now() if created is None else created
 
         def message(payload: bytes) -> Message:
@@ -294,7 +300,7 @@ def _arguments(task: QueueTask) -> Iterator[tuple[str, Any]]:
     """The arguments of a call by name, or by position where the function does not say."""
     try:
         args, kwargs = task.get_data()
-        func = inspect.unwrap(getattr(type(task), '__wrapped__', type(task).execute))
+        func = getattr(type(task), '__wrapped__', type(task).execute)
         names = [name for name, parameter in inspect.signature(func).parameters.items()
                  if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):
@@ -339,12 +345,12 @@ def check_priority(priority: object) -> int:
 def expiry(expires: Expires | None, now: float) -> float | None:
     """The instant, in unix seconds, from which a task that is sent now is not to be started; None for never.
 
-    A naive datetime is local time. Raises TypeError or ConfigurationError for what says no time, or one that is over.
+    A naive datetime is local time, and may be over. Raises TypeError or ConfigurationError for what says no time.
     """
     if expires is None:
         return None
     if isinstance(expires, datetime.datetime):
-        return to_timestamp(expires)
+        return max(0.0, to_timestamp(expires))
     seconds = expires.total_seconds() if isinstance(expires, datetime.timedelta) else expires
     if check_number('expires', seconds, MAX_DELAY) <= 0:
         raise ConfigurationError(f'expires={expires!r}: after how many seconds is the task not to be started any more?')

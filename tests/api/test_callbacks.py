@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextvars
 import datetime
+import pickle
 
+import gevent
 import pytest
 
 from geventhuey import (
@@ -17,7 +19,7 @@ from geventhuey import (
 )
 from geventhuey.signals import SIGNALS
 from geventhuey.testing import drain
-from tests.api.kit import BOUND
+from tests.api.kit import BOUND, wait_until
 
 
 @pytest.fixture
@@ -278,3 +280,159 @@ def test_whether_a_cancelled_task_is_run_again(huey, retries, retry, runs):
 
 def test_a_lost_task_is_no_cancelled_one():
     assert not issubclass(TaskCancelled, TaskLost) and issubclass(TaskCancelled, TaskException)
+
+
+# -- what else may happen in them --------------------------------------------------------------------------------
+
+def test_a_callers_timeout_strikes_although_a_handler_is_slow(huey, work):
+    huey.signal('enqueued')(lambda signal, task: gevent.sleep(BOUND))
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+        work()
+    assert huey.pending_count() == 1
+
+
+@pytest.mark.parametrize('error', [SystemExit(1), gevent.GreenletExit(), gevent.Timeout(), KeyboardInterrupt()])
+def test_whatever_a_callback_raises_the_task_is_run(huey, work, error):
+    def broken(*args):
+        raise error
+
+    for decorate in (huey.pre_execute(), huey.post_execute(), huey.signal('executing', 'complete')):
+        decorate(broken)
+    result = work()
+    drain(huey)
+    assert result.get() == 'done'
+
+
+def test_hooks_of_one_name_are_all_called_unless_it_was_given(huey, work):
+    called = []
+    for number in range(3):
+        @huey.pre_execute()
+        def setup(task, number=number):
+            called.append(number)
+
+        @huey.pre_execute('replaced')
+        def replaced(task, number=number):
+            called.append(f'replaced {number}')
+
+    work()
+    drain(huey)
+    assert sorted(called, key=str) == [0, 1, 2, 'replaced 2']
+    assert huey.unregister_pre_execute(setup) and huey.unregister_pre_execute('replaced')
+    called.clear()
+    work()
+    drain(huey)
+    assert called == [0, 1]
+
+
+def test_a_retry_starts_without_what_a_hook_has_set(huey):
+    seen = []
+
+    @huey.pre_execute()
+    def add(task):
+        args, kwargs = task.get_data()
+        task.set_data(((*args, 'of the hook'), kwargs))
+
+    @huey.task(name='fails', retries=2)
+    def fails(*args):
+        seen.append(args)
+        raise ValueError('as it should')
+
+    fails(1)
+    drain(huey)
+    assert seen == [(1, 'of the hook')] * 3
+
+
+def test_a_hook_after_is_in_the_context_of_its_task(huey, work):
+    name = contextvars.ContextVar('name', default='nobody')
+    seen = []
+    huey.pre_execute()(lambda task: name.set(task.task_id))
+    huey.post_execute()(lambda task, value, error: seen.append(name.get()))
+    results = [work(), work(ValueError('as it should'))]
+    drain(huey)
+    assert seen == [result.task_id for result in results]
+
+
+def test_a_cancelled_task_is_no_error_when_it_is_run_eagerly(make):
+    huey, heard = make(always_eager=True), []
+    huey.signal()(lambda signal, task: heard.append(signal))
+    huey.pre_execute('refuse')(_refuse)
+    with pytest.raises(CancelExecution):
+        huey.task(name='plain')(lambda: None)()
+    assert heard == ['executing', 'canceled']
+
+
+def _refuse(task):
+    raise CancelExecution('not today')
+
+
+@pytest.mark.filterwarnings('ignore:greenlet workers')
+@pytest.mark.parametrize('slow', ['post_execute', 'complete'])
+def test_a_task_that_has_ended_stays_so_when_the_consumer_cannot_wait_for_what_follows(huey, slow):
+    begun = []
+
+    def wait(*args):
+        begun.append(1)
+        gevent.sleep(BOUND)
+
+    (huey.post_execute() if slow == 'post_execute' else huey.signal(slow))(wait)
+    result = huey.task(name='once', at_most_once=True)(lambda: 'done')()
+    consumer = huey.create_consumer(worker_type='greenlet').start()
+    wait_until(lambda: begun)
+    consumer.stop(0.0)
+    assert result.get(blocking=True, timeout=BOUND) == 'done' and huey.pending_count() == 0 and huey.dead() == []
+
+
+@pytest.mark.filterwarnings('ignore:greenlet workers')
+@pytest.mark.parametrize('slow', ['pre_execute', 'executing'])
+def test_a_task_that_has_not_begun_goes_back_when_the_consumer_stops(huey, slow):
+    begun, heard = [], []
+
+    def wait(*args):
+        begun.append(1)
+        gevent.sleep(BOUND)
+
+    (huey.pre_execute() if slow == 'pre_execute' else huey.signal(slow))(wait)
+    huey.signal('interrupted')(lambda signal, task: heard.append(signal))
+    huey.task(name='plain')(lambda: 'done')()
+    consumer = huey.create_consumer(worker_type='greenlet').start()
+    wait_until(lambda: begun)
+    consumer.stop(0.0)
+    assert heard == ['interrupted'] and huey.pending_count() == 1
+
+
+def test_a_task_that_has_spoilt_its_own_retries_has_failed(huey):
+    @huey.task(name='spoils', include_task=True)
+    def spoils(task):
+        task.retries = None
+        raise ValueError('as it should')
+
+    result = spoils()
+    drain(huey)
+    with pytest.raises(TaskException, match='as it should'):
+        result.get(blocking=True, timeout=BOUND)
+
+
+def test_one_cancelled_task_of_a_signing_application_leaves_the_others_of_its_group(make):
+    huey = make(secret='of sixteen bytes or more')
+
+    @huey.task(name='odd', at_most_once=True)
+    def odd(n):
+        if n == 1:
+            raise CancelExecution('not \ud800 this')
+        return n
+
+    group = odd.map([0, 1, 2])
+    drain(huey)
+    values = group.as_completed(timeout=BOUND)
+    with pytest.raises(TaskCancelled, match=r'not \? this'):
+        list(values)
+    with pytest.raises(TaskCancelled):
+        group.get(blocking=True, timeout=BOUND)
+    assert [group[0], group[2]] == [0, 2]
+
+
+@pytest.mark.parametrize('error', [CancelExecution('x', True), RetryTask('x', delay=3), TaskCancelled('x', {'task_id': 'y'}),
+                                   RetryTask('x', datetime.datetime(2020, 1, 1))])
+def test_what_they_raise_can_be_pickled(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), vars(copy)) == (str(error), vars(error))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from geventhuey import ConfigurationError, DataStoreGetException, TaskLost, crontab
+from geventhuey import CancelExecution, ConfigurationError, DataStoreGetException, SerializationError, TaskLost, crontab
 from geventhuey.exceptions import StorageUnavailable
 from geventhuey.testing import drain
 from tests.api.kit import BOUND
@@ -96,6 +97,37 @@ def test_what_is_no_expiry_is_refused(huey, app, expires, error):
             attempt()
 
 
+def test_the_first_instant_of_1970_is_no_never(huey, app):
+    app.plain.schedule((1,), expires=datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc))
+    drain(huey)
+    assert app.ran == []
+
+
+@pytest.mark.parametrize('wrong', [float('nan'), float('inf'), float('-inf')])
+def test_what_is_no_ordinary_number_is_refused(huey, app, wrong):
+    for setting in ({'delay': wrong}, {'expires': wrong}, {'priority': wrong}):
+        with pytest.raises((ConfigurationError, TypeError), match=next(iter(setting))):
+            app.plain.schedule((1,), **setting)
+
+
+@pytest.mark.parametrize('setting, wrong', [('priority', 1.5), ('priority', None), ('priority', 40_000), ('expires', float('nan')),
+                                            ('expires', float('inf')), ('expires', 'soon'), ('expires', datetime.datetime(2100, 1, 1))])
+@pytest.mark.parametrize('secret', [(), 'of sixteen bytes or more'])
+def test_what_a_task_was_told_by_hand_is_looked_at_before_it_is_sent(make, setting, wrong, secret):
+    huey = make(secret=secret)
+    task = huey.task(name='plain')(lambda: None).s()
+    setattr(task, setting, wrong)
+    with pytest.raises((ConfigurationError, TypeError), match=setting):
+        huey.enqueue(task)
+    assert huey.pending_count() == 0
+
+
+def test_a_task_that_expired_before_1970_is_not_run(huey, app):
+    app.plain.schedule((1,), expires=datetime.datetime(1900, 1, 1))
+    drain(huey)
+    assert app.ran == []
+
+
 # -- periodic tasks ----------------------------------------------------------------------------------------------
 
 def test_a_periodic_run_has_the_settings_of_its_task(huey):
@@ -148,6 +180,26 @@ def test_a_task_runs_within_a_context(huey):
         huey.context_task(3)
 
 
+def test_a_context_of_contextlib_is_entered_for_each_run(huey):
+    @contextlib.contextmanager
+    def connection():
+        yield 5
+
+    times = huey.context_task(connection(), as_argument=True, name='times')(lambda given, n: given * n)
+    results = times.map([1, 2])
+    drain(huey)
+    assert results.get(blocking=True, timeout=BOUND) == [5, 10]
+
+
+def test_an_argument_that_cannot_travel_is_named_beside_a_context(huey):
+    @huey.context_task(contextlib.nullcontext(), as_argument=True, name='insert')
+    def insert(connection, row):
+        pass
+
+    with pytest.raises(SerializationError, match="argument 'row'"):
+        insert(object())
+
+
 # -- afterwards --------------------------------------------------------------------------------------------------
 
 def test_is_ready_says_that_a_task_has_ended_and_takes_nothing(huey, app):
@@ -183,6 +235,32 @@ def test_a_task_is_rescheduled(huey, app):
     assert app.ran == [] and huey.scheduled()[-1].task_id == fourth.task_id
     with pytest.raises(ValueError):
         fourth.reschedule(eta=datetime.datetime(2100, 1, 1), delay=3)
+
+
+def test_a_run_of_a_periodic_task_is_rescheduled_and_the_others_stay(huey):
+    ran = []
+    each = huey.periodic_task(crontab(), name='each')(lambda: ran.append(1))
+    first = each.task_class()
+    huey.enqueue(first)
+    huey.reschedule(first)
+    drain(huey)
+    assert ran == [1] and not each.is_revoked()
+
+
+def test_is_ready_whatever_the_end(huey):
+    @huey.task(name='ends')
+    def ends(error=None):
+        if error:
+            raise {'exit': SystemExit, 'cancelled': CancelExecution, 'failed': ValueError}[error]('as it should')
+
+    results = [ends(), ends('exit'), ends('cancelled'), ends('failed'), ends.schedule(expires=datetime.datetime(2020, 1, 1)), ends()]
+    results[-1].revoke()
+    assert not any(result.is_ready() for result in results)
+    drain(huey)
+    assert all(result.is_ready() for result in results)
+    results[0].get()
+    results[0].reset()
+    assert results[0].is_ready()
 
 
 def test_all_tasks_of_a_class_are_revoked_and_restored(huey, app):
