@@ -57,7 +57,7 @@ MUTANTS = [
            'R = function(i) keep(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])) end', 'R = function(i) end',
            ('told += self._keep(effect.task_id, effect.record, effect.ttl)', 'pass')),
     Mutant('a retry is due at once', 'settle',
-           'put_in_schedule(ARGV[i], now_ms() + tonumber(ARGV[i + 1]))', 'put_in_schedule(ARGV[i], now_ms())',
+           'put_in_schedule(ARGV[i], exact_ms() + tonumber(ARGV[i + 1]))', 'put_in_schedule(ARGV[i], exact_ms())',
            ('self._put_in_schedule(effect.message, self._now() + effect.delay)',
             'self._put_in_schedule(effect.message, self._now())')),
     # -- fetch
