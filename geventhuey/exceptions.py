@@ -136,6 +136,8 @@ class CancelExecution(QueueException):
     """
 
     def __init__(self, message: str = '', retry: bool | None = None) -> None:
+        if not isinstance(message, str):
+            raise TypeError(f'the first argument of CancelExecution is its message, not {message!r}: write CancelExecution(retry=True)')
         super().__init__(message)
         self.retry = retry
 
@@ -148,6 +150,8 @@ class RetryTask(QueueException):
     """
 
     def __init__(self, message: str = '', eta: datetime.datetime | None = None, delay: float | None = None) -> None:
+        if not isinstance(message, str):
+            raise TypeError(f'the first argument of RetryTask is its message, not {message!r}: write RetryTask(delay=30)')
         super().__init__(message)
         self.eta = eta
         self.delay = delay

@@ -11,6 +11,7 @@ from geventhuey.clock import Clock, to_timestamp
 from geventhuey.exceptions import (
     ConfigurationError,
     EnqueueOutcomeUnknown,
+    QueueException,
     QueueWriteException,
     ScheduleAddException,
     StorageError,
@@ -70,7 +71,7 @@ class Producer:
         each stays.  Of a chunk of 500 without ``execute_time`` either all tasks are in the queue or none is.
 
         Returns a ResultGroup, or None without a result store.  Errors have ``enqueued``: how many tasks, from the first one on, are in
-        the queue for certain.
+        the queue for certain (their results can then be had by their ids), and its text begins with the number of the item that is wrong.
 
         :raises SerializationError: an argument cannot travel; the text names it.
         :raises EnqueueOutcomeUnknown: the connection broke on the way; the next 500 may have been enqueued.
@@ -97,11 +98,14 @@ class Producer:
             raise ConfigurationError('Both a delay and an eta cannot be specified at the same time: give one of them')
         if delay is not None:
             check_number('delay', delay, MAX_DELAY)
-            return self.add_schedule(task, delay) if delay else self.enqueue(task)
+            if delay:
+                _check_expiry(task, self.clock.now() + delay)
+                return self.add_schedule(task, delay)
         if eta is not None:
             task.eta = to_timestamp(eta, local=convert_utc or not self.utc)
             if task.eta - self.clock.now() > MAX_DELAY:
                 raise ConfigurationError(f'eta={eta} is more than ten years from now')
+            _check_expiry(task, task.eta)
         return self.enqueue(task)
 
     def reschedule(self, task: QueueTask, eta: datetime.datetime | None = None, delay: float | None = None,
@@ -164,8 +168,17 @@ class Producer:
 
     def _messages(self, tasks: Iterable[QueueTask]) -> Iterable[tuple[QueueTask, Message]]:
         """Each task and its message: of a sequence all at once, so that what is wrong with one is said before any is sent."""
-        pairs = ((task, self._message(_check_task(task))) for task in tasks)
+        if isinstance(tasks, QueueTask):
+            raise TypeError('several tasks are needed, such as a list of them; for one there is huey.enqueue(task)')
+        pairs = (self._pair(number, task) for number, task in enumerate(tasks))
         return list(pairs) if isinstance(tasks, Sequence) else pairs
+
+    def _pair(self, number: int, task: QueueTask) -> tuple[QueueTask, Message]:
+        """The task and its message; what is wrong with it is said with its number."""
+        try:
+            return task, self._message(_check_task(task))
+        except (QueueException, TypeError) as exc:
+            raise type(exc)(f'item {number}: {exc}') from exc
 
     def _message(self, task: QueueTask) -> Message:
         if not task.importable and not self.storage.in_process:
@@ -197,9 +210,21 @@ class Producer:
 def _check_task(task: QueueTask) -> QueueTask:
     """The task, when it is one. Raises TypeError or ConfigurationError otherwise."""
     if not isinstance(task, QueueTask):
-        raise TypeError(f'a task is needed, not {task!r}')
+        hint = ''
+        if hasattr(task, 'task_id'):
+            hint = ': that call has been enqueued already; add.s(1, 2) makes a task that has not'
+        elif callable(task):
+            hint = ': add.s(1, 2) makes one of a function'
+        raise TypeError(f'a task is needed, not {task!r}{hint}')
     check_task_id(task.task_id)
     return task
+
+
+def _check_expiry(task: QueueTask, due: float) -> None:
+    """Raises ConfigurationError for a task that will have expired by the time at which it is due."""
+    if task.expires is not None and task.expires <= due:
+        raise ConfigurationError(f'{task.task_name}: it would expire {due - task.expires:.3f} s before it is due, and never run: '
+                                 f'give it another time, or a later expires=')
 
 
 def _chunks(pairs: Iterable[tuple[QueueTask, Message]]) -> Iterator[list[tuple[QueueTask, Message]]]:

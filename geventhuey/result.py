@@ -206,11 +206,20 @@ class ResultGroup:
         return len(self._results)
 
     def __iter__(self) -> Iterator[TaskResultWrapper]:
+        """The wrapper of each task, in the order of the calls; for their values there are ``get`` and ``as_completed``."""
         return iter(self._results)
 
     def __getitem__(self, index: int) -> Any:
         """What the task of this number returned, as soon as it has ended."""
         return self._results[index].get(blocking=True)
+
+    def is_ready(self) -> bool:
+        """True when all tasks have ended; what they have left stays where it is, and is not waited for."""
+        missing = [result.task_id for result in self._results if not result._is_known()]
+        try:
+            return None not in self.huey.storage.results_of(missing, preserve=True)
+        except StorageError as exc:
+            raise DataStoreGetException(f'{type(exc).__name__}: {exc}') from exc
 
     def __call__(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Identical to :meth:`get`."""
@@ -255,6 +264,8 @@ class ResultGroup:
 
 
 def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+        raise TypeError(f'timeout must be a number of seconds or None, not {timeout!r}')
     if timeout is not None and not timeout >= 0:
         raise ValueError(f'timeout={timeout}: seconds from 0 are needed; use None to wait without an end')
 

@@ -41,10 +41,8 @@ class Signals:
         return bool(self._handlers.get(signal))
 
     def connect(self, handler: Callable[..., Any], *signals: str) -> None:
-        """The function is called at these signals, or at all when none is named. Raises ConfigurationError for an unknown one."""
+        """The function is called at these signals, or at all when none is named."""
         for signal in signals or SIGNALS:
-            if signal not in SIGNALS:
-                raise ConfigurationError(f'there is no signal {signal!r}; there are {", ".join(sorted(SIGNALS))}')
             handlers = self._handlers.setdefault(signal, [])
             if handler not in handlers:
                 handlers.append(handler)
@@ -143,16 +141,21 @@ class HasCallbacks:
     def signal(self, *signals: str) -> Callable[[Handler], Handler]:
         """The decorated ``handler(signal, task, exc=None)`` is called at these signals, or at all when none is named.
 
-        It is called where it happens: ``enqueued`` and ``scheduled`` in the program that sends the task, the others in the consumer's
-        worker, before the task's end has reached the storage. It must not take long; what it raises is logged. ``error`` comes with
-        the exception.
+        It is called where it happens: ``enqueued`` and ``scheduled`` in the program that sends the task (``scheduled`` also in the worker,
+        for a retry that waits), the others in the consumer's worker, before the task's end has reached the storage. It must not take
+        long; what it raises is logged. ``error`` alone comes with the exception.
 
         :raises ConfigurationError: there is no such signal.
         """
         if signals and callable(signals[0]):
             raise TypeError('write @huey.signal() with its parentheses')
+        for signal in signals:
+            if signal not in SIGNALS:
+                raise ConfigurationError(f'there is no signal {signal!r}; there are {", ".join(sorted(SIGNALS))}')
 
         def decorate(handler: Handler) -> Handler:
+            if not callable(handler):
+                raise TypeError(f'a signal calls a function, not {handler!r}')
             self.callbacks.signals.connect(handler, *signals)
             return handler
         return decorate

@@ -351,6 +351,8 @@ def expiry(expires: Expires | None, now: float) -> float | None:
         return None
     if isinstance(expires, datetime.datetime):
         return max(0.0, to_timestamp(expires))
+    if isinstance(expires, str):
+        raise TypeError(f'expires must be a number of seconds, a timedelta or a datetime, not {expires!r}')
     seconds = expires.total_seconds() if isinstance(expires, datetime.timedelta) else expires
     if check_number('expires', seconds, MAX_DELAY) <= 0:
         raise ConfigurationError(f'expires={expires!r}: after how many seconds is the task not to be started any more?')

@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; answers its exit code: 1 when geventhuey itself failed a question."""
     args = list(sys.argv[1:] if argv is None else argv)
     flags = build_parser().parse_args(args)
-    flags.output = flags.output or HERE / ('RESULTS.rst' if flags.size is FULL else 'RESULTS-quick.rst')
+    is_whole = flags.size is FULL and flags.contenders == list(CONTENDERS) and flags.questions == list(QUESTIONS)
+    flags.output = flags.output or HERE / ('RESULTS.rst' if is_whole else 'RESULTS-quick.rst')
     logging.basicConfig(level=logging.ERROR)
     # What was started is ended by those who started it, also when this program is told to stop.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -58,17 +59,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         'others': f'{watched.cores():.2f} cores used by other programs',
         'versions': f'{platform.python_implementation()} {platform.python_version()}, {version}; the contenders\' at the end',
         'command': f'``{shlex.join(["python", "perf/compare.py", *args])}``, {(time.monotonic() - begun) / 60:.1f} minutes',
-        'method': f'{METHOD} Medians of {flags.rounds} round(s), in which the contenders take turns.',
+        'method': f'{METHOD} {_turns(flags.rounds)} "x" says how many times better geventhuey is; below 1, the other one is.',
     }
     text = report.document(head, found, flags.contenders, size, flags.output.with_suffix('.svg').name)
     flags.output.write_text(text, encoding='utf-8')
     report.draw(found, flags.contenders, flags.output.with_suffix('.svg'))
     print(text)
+    print(f'written to {flags.output} and {flags.output.with_suffix(".svg")}')
     if flags.json:
         flags.json.write_text(json.dumps({**head, 'figures': [
             {'figure': key, 'contender': name, 'value': value, 'rounds': cells[key, name]} for (key, name), value in found.items()
         ]}, indent=2) + '\n', encoding='utf-8')
     return int(any(isinstance(value, str) and value.startswith('failed') for (_, name), value in found.items() if name == report.OURS))
+
+
+def _turns(rounds: int) -> str:
+    return 'One round.' if rounds == 1 else f'Medians of {rounds} rounds, in which the contenders take turns.'
 
 
 def _benches(flags: argparse.Namespace, server: RedisServer, cells: dict[tuple[str, str], list[float | str]],
@@ -134,7 +140,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--rounds', type=_positive, default=1, help='the tables have the medians (default: 1)')
     parser.add_argument('--here', action='store_true', help='in this environment instead of one for each contender')
     parser.add_argument('--output', type=Path, metavar='FILE.rst',
-                        help='the tables; the picture is put beside it (default: perf/RESULTS.rst, with --quick perf/RESULTS-quick.rst)')
+                        help='the tables; the picture is put beside it (default: perf/RESULTS.rst, but perf/RESULTS-quick.rst when not '
+                             'everything is measured in full)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures of all rounds there as well')
     return parser
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import redis
 from figures import percentile
+from monitor import count_commands
 
 from peers.bench import Bench, Failed
 
@@ -143,7 +144,7 @@ def idle(bench: Bench, size: Size) -> Figures:
             time.sleep(size.idle)
             worker.check()
             passed, used = time.monotonic() - begun, worker.cpu() - used
-            commands = _count(monitor, bench.redis)
+            commands = count_commands(monitor, bench.redis)
         yield 'idle_cpu', used / passed * 100
         yield 'idle_commands', commands / passed
         yield 'idle_memory', worker.memory() / 1e6
@@ -208,15 +209,3 @@ def _samples(worker: Any, count: int, seconds: float) -> list[float]:
 def _spread(key: str, seconds: list[float]) -> Figures:
     yield f'{key}_p50', percentile(seconds, 50) * 1000
     yield f'{key}_p99', percentile(seconds, 99) * 1000
-
-
-def _count(monitor: redis.client.Monitor, client: redis.Redis) -> int:
-    """How many commands clients have sent since the monitor began."""
-    client.echo('the end')
-    count = 0
-    while True:
-        command = monitor.next_command()
-        if command['command'] == 'ECHO the end':
-            return count
-        if command['client_type'] != 'lua':
-            count += 1

@@ -66,7 +66,7 @@ def document(head: Mapping[str, str], found: Mapping[tuple[str, str], float | st
     """The whole text."""
     lines = ['Side by side', '============', '', '.. Written by perf/compare.py; do not edit.', '']
     lines += [f':{name}: {text}' for name, text in head.items()]
-    lines += ['', f'.. image:: {picture}', '']
+    lines += ['', f'.. image:: {picture}', '   :alt: bars for the main rates and CPU times, on logarithmic scales', '']
     reasons: list[str] = []
     for theme, rows in themes(size).items():
         rows = [row for row in rows if any((row.key, name) in found for name in names)]
@@ -131,7 +131,7 @@ def draw(found: Mapping[tuple[str, str], float | str], names: Sequence[str], fil
     """The picture is there: a panel of bars for each of the main figures."""
     import matplotlib
     matplotlib.use('svg')
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     drawn = [(key, label) for key, label in DRAWN if any((key, name) in found for name in names)] or list(DRAWN[:1])
     figure, panels = pyplot.subplots(1, len(drawn), figsize=(2.5 * len(drawn), 0.8 + 0.3 * len(names)), sharey=True, squeeze=False)
@@ -148,6 +148,8 @@ def draw(found: Mapping[tuple[str, str], float | str], names: Sequence[str], fil
         if known:
             panel.set_xscale('log')
             panel.set_xlim(min(known) / 3, max(known) * 6)
+            panel.xaxis.set_minor_formatter(ticker.NullFormatter())
+            panel.set_xlabel('logarithmic', fontsize=7)
     panels[0][0].invert_yaxis()
     figure.tight_layout()
     figure.savefig(file, metadata={'Date': None})

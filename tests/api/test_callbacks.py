@@ -436,3 +436,17 @@ def test_one_cancelled_task_of_a_signing_application_leaves_the_others_of_its_gr
 def test_what_they_raise_can_be_pickled(error):
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), vars(copy)) == (str(error), vars(error))
+
+
+def test_a_number_instead_of_a_message_is_refused_where_it_is_raised():
+    with pytest.raises(TypeError, match=r'write RetryTask\(delay=30\)'):
+        RetryTask(30)
+    with pytest.raises(TypeError, match=r'write CancelExecution\(retry=True\)'):
+        CancelExecution(True)
+
+
+def test_a_signal_is_given_names_and_then_a_function(huey):
+    with pytest.raises(ConfigurationError, match='no signal'):
+        huey.signal('error', print)
+    with pytest.raises(TypeError, match='calls a function'):
+        huey.signal('error')(5)

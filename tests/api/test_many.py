@@ -394,3 +394,27 @@ def test_many_who_wait_for_many_share_one_connection(redis_huey):
     assert len(clients) == 1
     drain(huey)
     assert [thread.result() for thread in threads] == [list(range(300))] * 4
+
+
+# -- what is easily done wrong -----------------------------------------------------------------------------------
+
+def test_the_text_of_an_error_says_which_item_it_was(huey, add):
+    with pytest.raises(SerializationError, match="^item 700: add: argument 'a'"):
+        add.map([*range(700), object()])
+    with pytest.raises(TypeError, match='^item 1: a task is needed, not 7$'):
+        huey.enqueue_many([add.s(1), 7])
+
+
+def test_a_call_instead_of_a_task_is_explained(huey, add):
+    with pytest.raises(TypeError, match=r'has been enqueued already; add\.s\(1, 2\) makes a task'):
+        huey.enqueue_many([add(1, 2)])
+    with pytest.raises(TypeError, match=r'add\.s\(1, 2\) makes one of a function'):
+        huey.enqueue_many([add])
+    with pytest.raises(TypeError, match=r'for one there is huey\.enqueue\(task\)'):
+        huey.enqueue_many(add.s(1))
+
+
+@pytest.mark.parametrize('timeout', ['soon', True])
+def test_a_time_that_is_no_number_is_refused(huey, add, timeout):
+    with pytest.raises(TypeError, match='timeout must be a number of seconds'):
+        add.map([1]).get(blocking=True, timeout=timeout)

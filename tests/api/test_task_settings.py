@@ -223,14 +223,14 @@ def test_is_ready_says_when_the_storage_cannot_be_asked(huey, app, monkeypatch):
 
 
 def test_a_task_is_rescheduled(huey, app):
-    first = app.urgent.schedule((1,), delay=3600)
-    second = first.reschedule(delay=7200)
+    first = app.urgent.schedule((1,), delay=600)
+    second = first.reschedule(delay=1200)
     third = second.reschedule()
     assert [result.task_id for result in (first, second)] == [task.task_id for task in huey.scheduled()]
     (task,) = huey.pending()
     assert task.task_id == third.task_id and (task.priority, task.get_data()) == (10, ((1,), {})) and task.expires is not None
     assert huey.is_revoked(first.task) and huey.is_revoked(second.task) and not huey.is_revoked(third.task)
-    fourth = third.reschedule(eta=datetime.datetime.now() + datetime.timedelta(days=30))
+    fourth = third.reschedule(eta=datetime.datetime.now() + datetime.timedelta(minutes=30))
     drain(huey)
     assert app.ran == [] and huey.scheduled()[-1].task_id == fourth.task_id
     with pytest.raises(ValueError):
@@ -271,3 +271,21 @@ def test_all_tasks_of_a_class_are_revoked_and_restored(huey, app):
     assert app.ran == [2]
     huey.revoke_all(app.plain.task_class)
     assert app.plain.is_revoked() and huey.restore_all(app.plain.task_class) and not huey.restore_all(app.plain.task_class)
+
+
+def test_a_task_that_would_expire_before_it_is_due_is_refused(huey, app):
+    month = datetime.datetime.now() + datetime.timedelta(days=30)
+    for attempt in (lambda: app.plain.schedule((1,), delay=60, expires=10), lambda: app.urgent.schedule((1,), eta=month),
+                    lambda: app.urgent.schedule((1,), delay=60).reschedule(delay=7200)):
+        with pytest.raises(ConfigurationError, match='would expire .* before it is due'):
+            attempt()
+    assert huey.pending_count() == 0 and huey.scheduled_count() == 1
+
+
+def test_a_group_is_ready_when_all_have_ended(huey, app):
+    results = app.plain.map([1, 2])
+    assert not results.is_ready()
+    drain(huey, limit=1)
+    assert not results.is_ready()
+    drain(huey)
+    assert results.is_ready() and results.get(blocking=True, timeout=BOUND) == [None, None] and results.is_ready()
