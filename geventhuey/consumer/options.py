@@ -46,7 +46,7 @@ class Options:
     periodic: bool = option(True, ('-n', '--no-periodic'), 'do not enqueue periodic tasks', 'time')
     utc: bool = option(True, ('-o', '--localtime'), 'crontab means local time instead of UTC', 'time')
     scheduler_interval: float = option(1, ('-s', '--scheduler-interval'),
-                                       'accepted for Huey: due tasks run to the millisecond, whatever it says', 'time',
+                                       'accepted for Huey: due tasks run to the millisecond, whatever it says', 'compatible',
                                        check=_between(0, 3600), needs='seconds, 1 to 60', kind=float)
     initial_delay: float = option(0.1, ('-d', '--delay'), 'accepted for Huey: nothing polls', 'compatible',
                                   check=_between(0, 86400), needs='seconds, not negative')
