@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import email.parser  # noqa: F401  redis-py needs it when it connects first; while several threads of gevent import, some wait for ever
+import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,10 @@ CONNECT_TIMEOUT = 1.0
 #: What a connection pool or a URL may say of an address; all else that it says is about pools and clients, which are not used.
 _ADDRESS = ('host', 'port', 'db', 'path', 'username', 'password', 'credential_provider', 'socket_keepalive', 'socket_keepalive_options',
             'socket_type', 'socket_connect_timeout')
+
+# redis-py looks its own version up when it connects first, and modules are imported for that. Several native threads of a process that
+# gevent has patched may wait for each other for ever when they import at the same time: so it is done here, once.
+importlib.metadata.version('redis')
 
 
 
