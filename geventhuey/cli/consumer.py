@@ -164,8 +164,8 @@ def make_room_for_files(workers: int) -> None:
 def calm_collector() -> None:
     """The garbage collector leaves alone what the application has loaded, and looks for cycles less often.
 
-    A new object counts against the threshold while it lives: with thousands of tasks in flight the default one (700) is passed all the
-    time, without any garbage.  What the application has set itself is kept.
+    A new object counts against the threshold while it lives: with thousands of tasks in flight the default one (700, or
+    2,000) is passed all the time, without any garbage.  What the application has set itself is kept.
     """
     gc.collect()
     gc.freeze()

@@ -63,7 +63,7 @@ class Engine:
         self.suspects = Suspects(options.workers, options.max_deliveries)
         self.fetcher = Fetcher(fetching, waiting, self.lease, self.pool, {'default': options.workers}, self._is_behind,
                                self.suspects.wanted, self._begin, outage)
-        self._watch, self._reporter = HubWatch(lambda: self.pool.free() == self.pool.size), Reporter()
+        self._watch, self._reporter = HubWatch(), Reporter()
         self.heartbeat = Heartbeat(storage, self.lease, options.beat_interval, synced, self._watch, self._reporter, huey.result_ttl)
         self.scheduler = Scheduler(self._settling, huey.registry, huey.clock if storage.in_process else synced, options.utc, tick,
                                    listening, self.settler.announce, outage)

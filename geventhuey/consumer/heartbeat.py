@@ -62,13 +62,9 @@ class _Block(NamedTuple):
 
 
 class HubWatch:
-    """Asks the hub, from another thread, whether it still turns.
+    """Asks the hub, from another thread, whether it still turns."""
 
-    :param is_idle: says that there is no task that could block it; then it is left alone.
-    """
-
-    def __init__(self, is_idle: Callable[[], bool] = lambda: False) -> None:
-        self._is_idle = is_idle
+    def __init__(self) -> None:
         self._thread = native.thread_id()
         self._asked: float | None = None
         self._call = gevent.get_hub().loop.async_()
@@ -85,8 +81,6 @@ class HubWatch:
         asked = self._asked
         if asked is None:
             ended = self._tell_at > BLOCKED
-            if not ended and self._is_idle():
-                return None
             told = f'the hub goes on, after {now - self._blocked_at:.1f} s' if ended else None
             self._tell_at = BLOCKED
             self._asked = self._blocked_at = now

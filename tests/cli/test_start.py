@@ -11,6 +11,7 @@ import pytest
 
 import geventhuey
 from geventhuey import MemoryHuey, crontab
+from geventhuey.cli.consumer import CALM_THRESHOLD
 from tests.cli.kit import APP, CONSUMER, PASSWORD, Site, errors
 from tests.consumer.kit import Program, wait_until
 
@@ -83,6 +84,24 @@ def test_an_application_without_tasks_is_said_to_have_none(site):
     consumer = site.start('app.huey', '-w', '2')
     consumer.wait_for('tasks: none')
     consumer.wait_for("application 'shop', .* tasks at memory://shop")
+    assert consumer.stop() == 0
+
+
+@pytest.mark.parametrize('own', ['', 'gc.set_threshold(1234, 5, 6)'])
+def test_the_garbage_collector_is_calmed_unless_the_application_has_a_mind_of_its_own(site, own):
+    site.write(app=f"""
+        import gc
+        from geventhuey import MemoryHuey
+
+        {own}
+        huey = MemoryHuey('shop')
+
+        @huey.on_startup()
+        def show():
+            print('collector', gc.get_threshold()[0], gc.get_freeze_count() > 1000, flush=True)
+    """)
+    consumer = site.start('app.huey')
+    consumer.wait_for(f'collector {1234 if own else CALM_THRESHOLD[0]} True')
     assert consumer.stop() == 0
 
 
